@@ -1,0 +1,364 @@
+/*
+ * load: request/response clients that check every byte, over one epoll loop.
+ *
+ * N connections each send one numbered message, wait for the whole answer, compare it with
+ * what an `upper` service must give back, and send the next.  Before them a silent crowd may
+ * be opened, from several 127.0.0.x addresses.  The result is one JSON object on stdout; the
+ * exit status is 1 when anything failed.
+ *
+ * With --steps the caller sets the pace: `open` is printed once all connections stand and are
+ * warm, one line on stdin starts the load, and the connections are held after the result
+ * until stdin ends.  So the server's CPU time and memory can be read around the load alone.
+ *
+ * It knows nothing of the server but an address, and nothing of CPU time or processes.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MIN_SIZE = 24, MAX_SIZE = 1 << 20, CROWD_BATCH = 64, EVENTS = 256 };
+/* Latency histogram: 32 buckets for every power of two of nanoseconds: 3 % resolution. */
+enum { SUB_BITS = 5, SUB = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS) * SUB };
+
+struct client {
+    int fd;                /* -1 once failed */
+    int sent, received;    /* bytes of the current message, always <= size */
+    int busy;              /* a message is on its way */
+    uint64_t number;       /* of the message, counted per connection */
+    int64_t started;       /* CLOCK_MONOTONIC ns */
+    unsigned char *request, *expected;
+};
+
+struct failures {
+    long refused, reset, early_end, wrong, timeout, other;
+};
+
+static struct {
+    const char *host;
+    int port, connections, size, idle, sources, steps, burst;
+    long messages, warmup, pace_us;
+    double seconds, timeout;
+} option = { .host = "127.0.0.1", .connections = 50, .size = 64, .sources = 4,
+             .warmup = 0, .seconds = 5, .timeout = 10 };
+
+static struct failures failures;
+static struct client *clients;
+static int *crowd;         /* descriptors of the silent connections */
+static int crowd_size;     /* always <= option.idle */
+static int poller;
+static long idle_lost;
+static uint64_t histogram[BUCKETS];
+static unsigned char buffer[1 << 16];
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static void die(const char *what) {
+    fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+    exit(2);
+}
+
+/* Sorts a failed system call into the failure that the report names. */
+static void count_errno(int error) {
+    switch (error) {
+    case ECONNREFUSED: failures.refused++; break;
+    case ECONNRESET: case EPIPE: failures.reset++; break;
+    case ETIMEDOUT: failures.timeout++; break;
+    default: failures.other++; fprintf(stderr, "load: %s\n", strerror(error));
+    }
+}
+
+/* ---- latencies ------------------------------------------------------------------------- */
+
+static int bucket_of(uint64_t ns) {
+    if (ns < SUB) return (int)ns;
+    int shift = 63 - __builtin_clzll(ns) - SUB_BITS;
+    return (shift + 1) * SUB + (int)((ns >> shift) - SUB);
+}
+
+/* The middle of a bucket, in ns. */
+static double bucket_value(int bucket) {
+    if (bucket < SUB) return bucket;
+    int shift = bucket / SUB - 1;
+    return ((double)(SUB + bucket % SUB) + 0.5) * (double)(1ULL << shift);
+}
+
+static double percentile_us(double percent) {
+    uint64_t total = 0, seen = 0;
+    for (int i = 0; i < BUCKETS; i++) total += histogram[i];
+    for (int i = 0; i < BUCKETS; i++) {
+        seen += histogram[i];
+        if (total && (double)seen >= (double)total * percent / 100.0)
+            return bucket_value(i) / 1000.0;
+    }
+    return 0;
+}
+
+/* ---- opening --------------------------------------------------------------------------- */
+
+/* Connects from 127.0.0.(2 + n % sources); returns the descriptor or -1 (counted). */
+static int open_connection(int n, int flags) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), one = 1;
+    if (fd < 0) die("socket");
+    /* Many sources: each has its own range of ports, and the crowd does not use up one. */
+    struct sockaddr_in source = { .sin_family = AF_INET };
+    source.sin_addr.s_addr = htonl(0x7f000002u + (unsigned)(n % option.sources));
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    if (bind(fd, (struct sockaddr *)&source, sizeof source) < 0) die("bind");
+    struct sockaddr_in server = { .sin_family = AF_INET, .sin_port = htons(option.port) };
+    if (inet_pton(AF_INET, option.host, &server.sin_addr) != 1) die("host");
+    if (connect(fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS) {
+        count_errno(errno);
+        close(fd);
+        return -1;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
+/* One small request and its answer, blocking: proves that the server has accepted. */
+static void greet(int fd) {
+    char text[4] = { 'p', 'i', 'n', 'g' };
+    struct timeval limit = { .tv_sec = (long)option.timeout };
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    if (send(fd, text, 4, MSG_NOSIGNAL) != 4) { count_errno(errno); return; }
+    ssize_t n = recv(fd, text, 4, MSG_WAITALL);
+    if (n < 0) count_errno(errno == EAGAIN ? ETIMEDOUT : errno);
+    else if (n < 4) failures.early_end++;
+    else if (memcmp(text, "PING", 4)) failures.wrong++;
+}
+
+/*
+ * Opens the silent crowd.  Every 64th connection asks once and waits for the answer: the
+ * listen queue is first in, first out, so it is then empty and never overruns its backlog.
+ */
+static void open_crowd(void) {
+    for (int i = 0; i < option.idle; i++) {
+        int fd = open_connection(i, option.burst ? SOCK_NONBLOCK : 0);
+        if (fd < 0) continue;
+        crowd[crowd_size++] = fd;
+        if (option.pace_us) usleep((useconds_t)option.pace_us);
+        else if (!option.burst && i % CROWD_BATCH == CROWD_BATCH - 1) greet(fd);
+    }
+}
+
+/* A silent connection has nothing to read; anything else means that the server let it go. */
+static void check_crowd(void) {
+    for (int i = 0; i < crowd_size; i++)
+        if (recv(crowd[i], buffer, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN) idle_lost++;
+}
+
+static void open_client(struct client *c, int n) {
+    c->request = malloc((size_t)option.size);
+    c->expected = malloc((size_t)option.size);
+    for (int i = 0; i < option.size; i++) {
+        c->request[i] = (unsigned char)('a' + (i + n) % 26);
+        c->expected[i] = (unsigned char)('A' + (i + n) % 26);
+    }
+    c->fd = open_connection(n, 0);
+    if (c->fd < 0) return;
+    struct epoll_event event = { .events = EPOLLIN, .data.ptr = c };
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0) die("epoll_ctl");
+}
+
+/* ---- requests -------------------------------------------------------------------------- */
+
+static void fail(struct client *c) {
+    close(c->fd);
+    c->fd = -1;
+    c->busy = 0;
+}
+
+/* Writes connection and message number into the first 24 bytes, as hexadecimal letters. */
+static void number_message(struct client *c) {
+    uint64_t words[2] = { (uint64_t)(c - clients), c->number };
+    for (int w = 0, at = 0; w < 2; w++)
+        for (int shift = w ? 60 : 28; shift >= 0; shift -= 4, at++) {
+            unsigned digit = words[w] >> shift & 15;
+            c->request[at] = (unsigned char)"0123456789abcdef"[digit];
+            c->expected[at] = (unsigned char)"0123456789ABCDEF"[digit];
+        }
+}
+
+/* Sends what is left of the request; EPOLLOUT is asked for only while some is left. */
+static void send_rest(struct client *c) {
+    ssize_t n = send(c->fd, c->request + c->sent, (size_t)(option.size - c->sent),
+                     MSG_NOSIGNAL | MSG_DONTWAIT);
+    int before = c->sent;
+    if (n < 0 && errno != EAGAIN) { count_errno(errno); fail(c); return; }
+    if (n > 0) c->sent += (int)n;
+    if (before == 0 && c->sent == option.size) return;
+    struct epoll_event event = { .events = EPOLLIN, .data.ptr = c };
+    if (c->sent < option.size) event.events |= EPOLLOUT;
+    epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event);
+}
+
+static void start_message(struct client *c) {
+    c->number++;
+    c->sent = c->received = 0;
+    c->busy = 1;
+    number_message(c);
+    c->started = now();
+    send_rest(c);
+}
+
+/* Reads some of the answer; returns 1 when the message is complete and right. */
+static int receive(struct client *c, int measure) {
+    ssize_t n = recv(c->fd, buffer, sizeof buffer, MSG_DONTWAIT);
+    if (n < 0) {
+        if (errno == EAGAIN) return 0;
+        count_errno(errno);
+        fail(c);
+        return 0;
+    }
+    if (n == 0) { failures.early_end++; fail(c); return 0; }
+    if (n > option.size - c->received
+        || memcmp(buffer, c->expected + c->received, (size_t)n)) {
+        failures.wrong++;
+        fail(c);
+        return 0;
+    }
+    c->received += (int)n;
+    if (c->received < option.size) return 0;
+    c->busy = 0;
+    if (measure) histogram[bucket_of((uint64_t)(now() - c->started))]++;
+    return 1;
+}
+
+/* Gives up on answers that are overdue. */
+static void expire(int64_t limit) {
+    for (int i = 0; i < option.connections; i++)
+        if (clients[i].fd >= 0 && clients[i].busy && clients[i].started < limit) {
+            failures.timeout++;
+            fail(&clients[i]);
+        }
+}
+
+/* Keeps one message on its way on every connection; returns how many were answered. */
+static long run(long messages, double seconds, int measure) {
+    long done = 0, begun = 0;
+    int busy = 0;
+    int64_t timeout_ns = (int64_t)(option.timeout * 1e9);
+    int64_t deadline = seconds > 0 ? now() + (int64_t)(seconds * 1e9) : INT64_MAX;
+    int64_t next_check = now() + 1000000000LL, time = now();
+    for (int i = 0; i < option.connections && begun < messages; i++)
+        if (clients[i].fd >= 0) { start_message(&clients[i]); begun++; }
+    do {
+        struct epoll_event events[EVENTS];
+        int n = epoll_wait(poller, events, EVENTS, 200);
+        time = now();
+        for (int i = 0; i < n; i++) {
+            struct client *c = events[i].data.ptr;
+            if (c->fd >= 0 && events[i].events & EPOLLOUT) send_rest(c);
+            if (c->fd < 0 || !(events[i].events & ~EPOLLOUT) || !receive(c, measure)) continue;
+            done++;
+            if (begun < messages && time < deadline) { start_message(c); begun++; }
+        }
+        if (time >= next_check || n == 0) {
+            expire(time - timeout_ns);
+            next_check = time + 1000000000LL;
+        }
+        busy = 0;
+        for (int i = 0; i < option.connections && !busy; i++) busy = clients[i].busy;
+    } while (busy);
+    return done;
+}
+
+/* ---- the program ----------------------------------------------------------------------- */
+
+static void usage(void) {
+    fputs("usage: load --port P [--host A] [--connections N] [--size BYTES]\n"
+          "            [--seconds S | --messages M] [--warmup M] [--timeout S]\n"
+          "            [--idle K] [--sources N] [--pace-us U | --burst] [--steps]\n", stderr);
+    exit(2);
+}
+
+static void parse(int argc, char **argv) {
+    static const struct option names[] = {
+        { "port", 1, 0, 'p' }, { "host", 1, 0, 'h' }, { "connections", 1, 0, 'c' },
+        { "size", 1, 0, 'z' }, { "seconds", 1, 0, 's' }, { "messages", 1, 0, 'm' },
+        { "warmup", 1, 0, 'w' }, { "timeout", 1, 0, 't' }, { "idle", 1, 0, 'i' },
+        { "sources", 1, 0, 'n' }, { "pace-us", 1, 0, 'u' }, { "burst", 0, 0, 'b' },
+        { "steps", 0, 0, 'S' }, { 0 } };
+    for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;)
+        switch (c) {
+        case 'p': option.port = atoi(optarg); break;
+        case 'h': option.host = optarg; break;
+        case 'c': option.connections = atoi(optarg); break;
+        case 'z': option.size = atoi(optarg); break;
+        case 's': option.seconds = atof(optarg); break;
+        case 'm': option.messages = atol(optarg); option.seconds = 0; break;
+        case 'w': option.warmup = atol(optarg); break;
+        case 't': option.timeout = atof(optarg); break;
+        case 'i': option.idle = atoi(optarg); break;
+        case 'n': option.sources = atoi(optarg); break;
+        case 'u': option.pace_us = atol(optarg); break;
+        case 'b': option.burst = 1; break;
+        case 'S': option.steps = 1; break;
+        default: usage();
+        }
+    if (!option.port || optind < argc || option.size < MIN_SIZE || option.size > MAX_SIZE
+        || option.sources < 1 || option.connections < 0 || option.idle < 0) usage();
+    if (!option.messages) option.messages = INT64_MAX;
+}
+
+/* Raises the soft limit on descriptors to the hard one and refuses what still cannot be. */
+static void raise_limit(void) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if ((rlim_t)(option.idle + option.connections + 16) > limit.rlim_cur) {
+        fprintf(stderr, "load: %d connections need more descriptors than the limit of %ju\n",
+                option.idle + option.connections, (uintmax_t)limit.rlim_cur);
+        exit(2);
+    }
+}
+
+int main(int argc, char **argv) {
+    char line[16];
+    parse(argc, argv);
+    raise_limit();
+    if ((poller = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
+    clients = calloc((size_t)option.connections + 1, sizeof *clients);
+    crowd = calloc((size_t)option.idle + 1, sizeof *crowd);
+    open_crowd();
+    for (int i = 0; i < option.connections; i++) open_client(&clients[i], i);
+    if (option.warmup) run(option.warmup, 0, 0);
+    if (option.steps) {
+        puts("open");
+        fflush(stdout);
+        if (!fgets(line, sizeof line, stdin)) exit(2);
+    }
+    int64_t start = now();
+    long done = option.connections ? run(option.messages, option.seconds, 1) : 0;
+    double elapsed = (double)(now() - start) / 1e9;
+    check_crowd();
+    long failed = failures.refused + failures.reset + failures.early_end + failures.wrong
+                  + failures.timeout + failures.other + idle_lost;
+    printf("{\"messages\": %ld, \"seconds\": %.6f, \"size\": %d, \"connections\": %d, "
+           "\"idle\": %d, \"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, "
+           "\"failures\": {\"refused\": %ld, \"reset\": %ld, \"early_end\": %ld, "
+           "\"wrong\": %ld, \"timeout\": %ld, \"idle_lost\": %ld, \"other\": %ld}}\n",
+           done, elapsed, option.size, option.connections, crowd_size, percentile_us(50),
+           percentile_us(99), percentile_us(99.9), failures.refused, failures.reset,
+           failures.early_end, failures.wrong, failures.timeout, idle_lost, failures.other);
+    fflush(stdout);
+    while (option.steps && fgets(line, sizeof line, stdin)) {}
+    return failed != 0;
+}

@@ -1,0 +1,12 @@
+"""upper on uvloop: the same Protocol as asyncio's, as uvloop's documentation runs it."""
+
+import sys
+from pathlib import Path
+
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).parent))
+from upper_asyncio import main  # noqa: E402  (the peer beside this file)
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,122 @@
+"""What master and worker say to each other, and the socket that they say it over.
+
+One socketpair a worker, SOCK_SEQPACKET: messages keep their boundaries and their order, and end
+of file on it is the death notice of the other side. Messages are small JSON objects; a message
+may carry descriptors. Part of the contract between master and workers (the other part is
+scoreboard.py); it imports neither. Sending never blocks: a worker that does not read is stuck,
+and what to do about that is the watchdog's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+import msgspec
+
+MAX_MESSAGE = 65536  # bytes
+MAX_TEXT = 16384  # characters of a reason: with JSON's escapes it still fits a message
+MAX_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of all messages; the class name travels as the JSON object's `type`."""
+
+
+class Ready(Message, frozen=True, tag=True):
+    """Worker to master: booted, able to serve; waits for `Serve`."""
+
+
+class Failed(Message, frozen=True, tag=True):
+    """Worker to master: cannot boot; the process exits after it."""
+
+    reason: str
+    exit_code: int
+
+
+class Serve(Message, frozen=True, tag=True):
+    """Master to worker: accept connections from now on."""
+
+
+class Drain(Message, frozen=True, tag=True):
+    """Master to worker: accept no more, serve what lives until it ends, then leave."""
+
+    patience: float  # seconds; then the rest is closed
+
+
+class Stop(Message, frozen=True, tag=True):
+    """Master to worker: close everything and leave now."""
+
+
+class ReopenLog(Message, frozen=True, tag=True):
+    """Master to worker: log to the descriptor that comes with this message."""
+
+
+AnyMessage = Ready | Failed | Serve | Drain | Stop | ReopenLog
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AnyMessage).decode
+
+
+class ChannelClosed(Exception):
+    """The other side has closed its end; as a rule because it is dead."""
+
+
+class Channel:
+    """One end of the conversation; non-blocking."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """A new conversation: the master's end and the worker's."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours), cls(theirs)
+
+    def fileno(self) -> int:
+        """The descriptor, to be watched for EPOLLIN; -1 once closed."""
+        return self._sock.fileno()
+
+    def send(self, message: AnyMessage, descriptors: tuple[int, ...] = ()) -> bool:
+        """Say something; False if the other side is dead or does not read."""
+        try:
+            if descriptors:
+                socket.send_fds(self._sock, [_encode(message)], list(descriptors))
+            else:
+                self._sock.send(_encode(message))
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> tuple[AnyMessage, tuple[int, ...]] | None:
+        """The next message and the descriptors that came with it; None if there is none now.
+
+        The descriptors belong to the caller. Raises ChannelClosed at end of file, ValueError
+        for what is no message.
+        """
+        try:
+            data, descriptors, flags, _ = socket.recv_fds(
+                self._sock, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            raise ChannelClosed from None
+        if not data:
+            raise ChannelClosed
+        try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise ValueError("message truncated")
+            return _decode(data), tuple(descriptors)
+        except (ValueError, msgspec.MsgspecError) as exc:
+            for fd in descriptors:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            raise ValueError(f"not a message: {exc}") from exc
+
+    def close(self) -> None:
+        """Close this end: the other side reads end of file."""
+        self._sock.close()

@@ -1,0 +1,221 @@
+"""The command `epolld`: reads the command line and composes the daemon.
+
+The only place that knows both master and worker. What happens afterwards is master.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from epolld import __version__
+from epolld.errors import EpolldError, ExitCode
+
+if TYPE_CHECKING:
+    from epolld.config import Loaded, Overrides
+    from epolld.host.privileges import Identity
+
+LOCAL_CONFIG = "etc/epolld.yaml"
+SYSTEM_CONFIG = "/etc/epolld/epolld.yaml"
+
+EXIT_CODES = """\
+exit codes:
+  0   stopped as told; --check: OK; --daemonize: the workers are ready
+  1   --check: the configuration has problems
+  64  the command line is wrong
+  69  cannot bind an address
+  70  a worker did not become ready
+  73  cannot write the pid file, the log file or the runtime directory
+  75  already running
+  77  cannot become the configured user or group
+  78  the configuration has problems
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with the documented exit code."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(
+        prog="epolld",
+        description="A pre-fork server daemon for every protocol that is not HTTP.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        metavar="FILE",
+        help=f"the configuration (default: {LOCAL_CONFIG} where it exists, else {SYSTEM_CONFIG})",
+    )
+    add("--check", action="store_true", help="validate; print OK or every problem; exit 0 or 1")
+    add("--print-config", action="store_true", help="print what is in force, as YAML")
+    add("--schema", action="store_true", help="print the JSON Schema of the configuration")
+    add("--workers", type=int, metavar="N", help="how many workers")
+    add("--bind", action="append", default=[], metavar="ADDRESS", help="where the service listens")
+    add("--service", metavar="NAME", help="serve only this service, or this protocol")
+    add("--set", action="append", default=[], metavar="PATH=VALUE", help="override any setting")
+    add("--daemonize", action="store_true", help="go to the background once the workers are ready")
+    add("--pidfile", metavar="FILE", help="where to write the master's pid")
+    add("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    add("--version", action="version", version=f"epolld {__version__}")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        if arguments.schema:
+            return _print_schema()
+        overrides = _overrides(arguments)
+        path = os.path.abspath(arguments.config or _default_config())
+        if arguments.check:
+            return _check(path, overrides)
+        if arguments.print_config:
+            return _print_config(path, overrides)
+        return _serve(path, overrides, arguments.daemonize)
+    except EpolldError as error:
+        for line in str(error).splitlines():
+            print(f"epolld: {line}", file=sys.stderr)
+        return error.exit_code
+
+
+def _default_config() -> str:
+    return LOCAL_CONFIG if os.path.exists(LOCAL_CONFIG) else SYSTEM_CONFIG
+
+
+def _overrides(arguments: argparse.Namespace) -> Overrides:
+    from epolld.config import Overrides
+
+    return Overrides(
+        workers=arguments.workers,
+        bind=tuple(arguments.bind),
+        service=arguments.service,
+        set=tuple(arguments.set),
+        pidfile=arguments.pidfile,
+        log_level=arguments.log_level,
+    )
+
+
+def _print_schema() -> int:
+    import json
+
+    from epolld.config import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return ExitCode.OK
+
+
+def _print_config(path: str, overrides: Overrides) -> int:
+    from epolld.config import load, render
+
+    print(render(load(path, overrides).config), end="")
+    return ExitCode.OK
+
+
+def _check(path: str, overrides: Overrides) -> int:
+    """Validate everything that a start would find out, short of binding."""
+    from epolld.config import load
+    from epolld.errors import ConfigError, PrivilegeError
+
+    try:
+        loaded = load(path, overrides)
+        problems = _check_services(loaded)
+        try:
+            _identity(loaded)
+        except PrivilegeError as error:
+            problems.append(str(loaded.problem("master.user", str(error))))
+    except ConfigError as error:
+        problems = [str(problem) for problem in error.problems]
+    for problem in problems:
+        print(problem)
+    if problems:
+        return ExitCode.PROBLEMS
+    print("OK")
+    return ExitCode.OK
+
+
+def _check_services(loaded: Loaded) -> list[str]:
+    """Import what the services name; this process is not the daemon, so user code may run."""
+    from epolld.errors import ConfigError
+    from epolld.worker.boot import import_services
+
+    try:
+        import_services(loaded)
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def _identity(loaded: Loaded) -> Identity | None:
+    """Whom the workers become; raises PrivilegeError."""
+    from epolld.host import privileges
+
+    master = loaded.config.master
+    return privileges.plan(master.user, master.group, os.geteuid())
+
+
+def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
+    """Be the daemon. In this order: read, bind, detach, write the pid file, fork."""
+    from epolld import log as logs
+    from epolld.config import load
+    from epolld.host import daemon, limits, runtimedir, systemd
+    from epolld.host.listeners import Inherited, open_listeners
+    from epolld.host.pidfile import PidFile
+    from epolld.master.master import Master
+    from epolld.worker import worker
+
+    daemon.fill_standard_descriptors()
+    loaded = load(path, overrides)
+    settings, logging = loaded.config.master, loaded.config.logging
+    logs.configure(logging.level, logging.target, logging.format, logging.file)
+    os.umask(settings.umask)
+    limits.raise_open_files()
+    identity = _identity(loaded)
+    inherited = Inherited(systemd.listen_fds(os.environ, os.getpid()))
+    notifier = systemd.Notifier.from_environ(os.environ)
+    interval = systemd.watchdog_interval(os.environ, os.getpid())
+    listeners = open_listeners(loaded.config.services, {}, inherited)
+    directory = runtimedir.find(settings.runtime_directory, os.environ, os.geteuid())
+    runtimedir.prepare(directory)
+    systemd.forget(os.environ)
+
+    report = None
+    if daemonize:
+        keep = [*(listener.sock.fileno() for listener in listeners), *inherited.descriptors()]
+        report = daemon.detach(keep, settings.umask, settings.working_directory or "/")
+    elif settings.working_directory:
+        os.chdir(settings.working_directory)
+
+    def on_started(reason: str, code: int) -> None:
+        if report is None:
+            return
+        if reason:
+            report.failed(code, reason)
+        else:
+            report.ready()
+
+    pidfile = PidFile(settings.pidfile or os.path.join(directory, "epolld.pid"))
+    try:
+        pidfile.acquire()
+        master = Master(
+            loaded, lambda: load(path, overrides), listeners, inherited, identity, worker.main
+        )
+        return master.run(pidfile, notifier, interval, on_started)
+    except EpolldError as error:
+        on_started(str(error), error.exit_code)
+        raise
+    finally:
+        for listener in listeners:
+            listener.remove()
+        pidfile.release()

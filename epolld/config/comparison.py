@@ -1,0 +1,49 @@
+"""What differs between two configurations, in words: for the log at a reload.
+
+Pure: compares values, decides nothing.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from epolld.config.kinds import Listing, fields
+from epolld.config.rendering import show
+from epolld.config.schema import Config
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """Lines such as "workers.count: 2 → 4" and "services.echo: added", in the schema's order."""
+    lines: list[str] = []
+    for section in fields(Config):
+        before, after = getattr(old, section.name), getattr(new, section.name)
+        if not isinstance(section.kind, Listing):
+            lines += _struct_changes(before, after, section.name)
+            continue
+        was = {service.name: service for service in before}
+        now = {service.name: service for service in after}
+        lines += [f"{section.name}.{name}: removed" for name in was if name not in now]
+        for name, service in now.items():
+            path = f"{section.name}.{name}"
+            if name in was:
+                lines += _struct_changes(was[name], service, path)
+            else:
+                lines.append(f"{path}: added")
+    return lines
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The paths that differ and that a reload cannot change: all of the master's."""
+    return [
+        f"master.{field.name}"
+        for field in fields(type(old.master))
+        if getattr(old.master, field.name) != getattr(new.master, field.name)
+    ]
+
+
+def _struct_changes(old: msgspec.Struct, new: msgspec.Struct, path: str) -> Iterator[str]:
+    """A line for each field that differs."""
+    for field in fields(type(old)):
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if before != after:
+            yield f"{path}.{field.name}: {show(field, before)} → {show(field, after)}"

@@ -1,0 +1,259 @@
+"""The configuration's shape: every section and setting, its type, default and meaning.
+
+The only place that knows them: the loader, `--print-config`, `--schema` and the page
+docs/configuration.md are all derived from these structs. Reads no file.
+"""
+
+import os
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from epolld.address import Address
+from epolld.config.kinds import (
+    Binds,
+    Choice,
+    Count,
+    Duration,
+    Flag,
+    Listing,
+    Octal,
+    Options,
+    Path,
+    Section,
+    Setting,
+    Text,
+    Whole,
+)
+
+# A service's name is part of setting paths, log lines and file names.
+NAME = r"[A-Za-z][A-Za-z0-9_-]*"
+PROTOCOL = rf"{NAME}|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+MAX_WORKERS = 1024  # more is a typing mistake
+MAX_INT = 2**31 - 1  # what listen(2) and the counters of the scoreboard hold
+
+
+class Master(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The process that binds, forks and watches. Takes effect at a restart, not at a reload."""
+
+    user: Annotated[
+        str | None,
+        Setting(
+            Text("a user's name or number"),
+            "The user that the workers become. Used only when epolld is started as root; "
+            "without it the workers stay who started them.",
+        ),
+    ] = None
+    group: Annotated[
+        str | None,
+        Setting(
+            Text("a group's name or number"), "The workers' group. Without it: the user's own."
+        ),
+    ] = None
+    umask: Annotated[
+        int,
+        Setting(
+            Octal(), "Permissions that files made by the daemon do not get, in octal as for chmod."
+        ),
+    ] = 0o027
+    pidfile: Annotated[
+        str | None,
+        Setting(
+            Path("an absolute path"),
+            "The file with the master's process number. Without it: epolld.pid in the "
+            "runtime directory.",
+        ),
+    ] = None
+    runtime_directory: Annotated[
+        str | None,
+        Setting(
+            Path("an absolute path"),
+            "The directory for what exists only while the daemon runs. Without it: systemd's "
+            "(RUNTIME_DIRECTORY), else epolld under XDG_RUNTIME_DIR, else /run/epolld for "
+            "root, else one in the temp folder that only this user may enter.",
+        ),
+    ] = None
+    working_directory: Annotated[
+        str | None,
+        Setting(
+            Path("an absolute path"),
+            "The directory to change to after the start. Without it: stay (with --daemonize: /).",
+        ),
+    ] = None
+    title: Annotated[
+        str,
+        Setting(
+            Text("a title without control characters"),
+            "What process titles begin with, as in `epolld: worker 2 gen 3`.",
+        ),
+    ] = "epolld"
+
+
+class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The processes that serve."""
+
+    count: Annotated[
+        int | Literal["auto"],
+        Setting(
+            Count(1, MAX_WORKERS),
+            "How many; `auto` is one for each processor core that the process may use.",
+        ),
+    ] = "auto"
+    graceful_timeout: Annotated[
+        float,
+        Setting(
+            Duration(),
+            "How long a worker that is to leave waits for its connections to end before it "
+            "closes them.",
+        ),
+    ] = 30.0
+    boot_timeout: Annotated[
+        float,
+        Setting(Duration(zero=False), "How long a new worker may take to become ready."),
+    ] = 10.0
+    stuck_timeout: Annotated[
+        float,
+        Setting(
+            Duration(),
+            "A worker whose event loop does not turn for this long is made to log its stacks "
+            "and is replaced. 0: never.",
+        ),
+    ] = 60.0
+    max_connections: Annotated[
+        int,
+        Setting(
+            Whole(1, MAX_INT),
+            "The most connections that one worker holds; when full, it leaves new ones to others.",
+        ),
+    ] = 16384
+
+
+class Bind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An address written as a mapping; decoded into `epolld.address.Address`."""
+
+    address: Annotated[
+        str,
+        Setting(
+            Text("an address such as 127.0.0.1:1688"),
+            "`host:port`, `[v6]:port`, `*:port` (every IPv4 interface), `unix:/path`, "
+            "`unix:@name` (abstract) or `fd:N` (a listening socket that the process was "
+            "started with).",
+        ),
+    ]
+    mode: Annotated[
+        int | None,
+        Setting(
+            Octal(), "Permissions of a Unix socket, in octal. Without it: what the umask leaves."
+        ),
+    ] = None
+    owner: Annotated[
+        str | None, Setting(Text("a user's name or number"), "Owner of a Unix socket.")
+    ] = None
+    group: Annotated[
+        str | None, Setting(Text("a group's name or number"), "Group of a Unix socket.")
+    ] = None
+
+
+class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A protocol bound to one or several addresses."""
+
+    name: Annotated[
+        str,
+        Setting(
+            Text("a name of letters, digits, '_' and '-' that begins with a letter", NAME),
+            "Names the service in logs and in setting paths. Each name is used once.",
+        ),
+    ]
+    protocol: Annotated[
+        str,
+        Setting(
+            Text("a built-in service's name or package.module:Class", PROTOCOL),
+            "What to serve: a built-in service (`upper`, `echo`, `discard`, `chargen`, "
+            "`daytime`, `time`, `qotd`) or a class of yours as `package.module:Class`. "
+            "Without it: the name.",
+        ),
+    ] = ""
+    options: Annotated[
+        dict[str, Any], Setting(Options(), "Keyword arguments for the protocol.")
+    ] = msgspec.field(default_factory=dict)
+    bind: Annotated[
+        tuple[Address, ...],
+        Setting(
+            Binds(Bind),
+            "Where to listen: one address or a list; an address is text or a mapping.",
+        ),
+    ]
+    backlog: Annotated[
+        int,
+        Setting(
+            Whole(1, MAX_INT),
+            "How many connections may wait to be accepted; the kernel caps it at "
+            "net.core.somaxconn.",
+        ),
+    ] = 1024
+    idle_timeout: Annotated[
+        float,
+        Setting(Duration(), "A connection silent for this long is closed. 0: never."),
+    ] = 0.0
+    nodelay: Annotated[
+        bool, Setting(Flag(), "TCP_NODELAY: send small answers at once (TCP only).")
+    ] = True
+    keepalive: Annotated[
+        bool, Setting(Flag(), "SO_KEEPALIVE: find out when a silent peer is gone (TCP only).")
+    ] = True
+    reuseport: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "SO_REUSEPORT: let other programs bind the same port. Connections that wait in a "
+            "listener are lost when it closes, so leave it off without need.",
+        ),
+    ] = False
+    v6only: Annotated[
+        bool, Setting(Flag(), "IPV6_V6ONLY: an IPv6 listener does not take IPv4 connections.")
+    ] = True
+
+    def __post_init__(self) -> None:
+        """Without a protocol, the name says which."""
+        if not self.protocol:
+            msgspec.structs.force_setattr(self, "protocol", self.name)
+
+
+class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is logged, where to and how."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Setting(Choice("debug", "info", "warning", "error"), "The least that is logged."),
+    ] = "info"
+    target: Annotated[
+        Literal["stderr", "syslog", "file"],
+        Setting(Choice("stderr", "syslog", "file"), "Where to; `file` needs `file`."),
+    ] = "stderr"
+    file: Annotated[
+        str | None,
+        Setting(Path("an absolute path"), "The log file for target `file`; USR1 opens it anew."),
+    ] = None
+    format: Annotated[
+        Literal["text", "json"],
+        Setting(Choice("text", "json"), "Lines for people, or one JSON object a line."),
+    ] = "text"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole configuration. Immutable: a reload replaces it."""
+
+    master: Annotated[Master, Setting(Section(Master), Master.__doc__ or "")] = Master()
+    workers: Annotated[Workers, Setting(Section(Workers), Workers.__doc__ or "")] = Workers()
+    services: Annotated[
+        tuple[Service, ...],
+        Setting(Listing(Service), "What is served: any number of services, at least one."),
+    ] = ()
+    logging: Annotated[Logging, Setting(Section(Logging), Logging.__doc__ or "")] = Logging()
+
+
+def worker_count(workers: Workers) -> int:
+    """How many workers `workers.count` stands for on this machine, in this process."""
+    if workers.count == "auto":
+        return len(os.sched_getaffinity(0))
+    return workers.count

@@ -1,0 +1,305 @@
+"""Listening sockets: bound before anything else, kept over reloads, closed last.
+
+Refuses to know who accepts. A socket is known by the address that it was asked for: a reload
+that names the address again keeps the socket, with the clients that wait in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from epolld.address import Address, FdAddress, TcpAddress, UnixAddress, format_peer
+from epolld.config import Service
+from epolld.errors import BindError
+from epolld.host.systemd import InheritedSocket
+
+# The file of an address such as `unix:/run/x.sock`, to remove only what we made.
+Inode = tuple[int, int]  # st_dev, st_ino
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """A listening socket and the service that is to accept from it."""
+
+    key: str  # the address asked for; equal over reloads while that stays the same
+    address: Address
+    service: Service
+    sock: socket.socket
+    inode: Inode | None = None  # of the Unix socket's file, if we made it
+
+    def __str__(self) -> str:
+        """Where it listens for real: port 0 has become a number."""
+        if isinstance(self.address, UnixAddress):
+            return str(self.address)
+        return format_peer(self.sock.getsockname())
+
+    def close(self) -> None:
+        """Close this process' copy."""
+        self.sock.close()
+
+    def remove(self) -> None:
+        """Close it for good: a Unix socket's file goes, unless it is another's by now."""
+        if self.inode is not None and isinstance(self.address, UnixAddress):
+            with contextlib.suppress(OSError):
+                if _inode(self.address.path) == self.inode:
+                    os.unlink(self.address.path)
+        self.sock.close()
+
+
+class Inherited:
+    """Listening sockets that the process was started with: systemd's, and `fd:N`.
+
+    They stay open for as long as the master lives, used or not: a later reload may name them.
+    """
+
+    def __init__(self, sockets: Iterable[InheritedSocket]) -> None:
+        self._by_fd: dict[int, socket.socket] = {}
+        self._names: dict[int, str] = {}
+        for inherited in sockets:
+            self._by_fd[inherited.fd] = _adopt(inherited.fd, inherited.name)
+            self._names[inherited.fd] = inherited.name
+
+    def find(self, service: Service, address: Address) -> socket.socket | None:
+        """The socket for `address`: by number, by its own address, by the service's name."""
+        if isinstance(address, FdAddress):
+            if address.fd not in self._by_fd:
+                self._by_fd[address.fd] = _adopt(address.fd, str(address))
+            return self._by_fd[address.fd]
+        for sock in self._by_fd.values():
+            if _is_bound_to(sock, address):
+                return sock
+        named = [self._by_fd[fd] for fd, name in self._names.items() if name == service.name]
+        # Several of one name: only their addresses tell them apart.
+        return named[0] if len(named) == 1 and len(service.bind) == 1 else None
+
+    def unused(self, listeners: Iterable[Listener]) -> list[str]:
+        """The names of sockets from systemd that no listener uses."""
+        used = {listener.sock.fileno() for listener in listeners}
+        return [name for fd, name in self._names.items() if fd not in used]
+
+    def descriptors(self) -> list[int]:
+        """All of them, to be kept when daemonizing."""
+        return list(self._by_fd)
+
+    def close_all_but(self, needed: Iterable[socket.socket]) -> None:
+        """In a worker: close this process' copies of what its services do not use."""
+        for sock in self._by_fd.values():
+            if sock not in set(needed):
+                sock.close()
+
+    def __contains__(self, sock: socket.socket) -> bool:
+        return sock.fileno() in self._by_fd
+
+
+def open_listeners(
+    services: Iterable[Service], held: Mapping[str, Listener], inherited: Inherited
+) -> tuple[Listener, ...]:
+    """A listener for each address of each service: those in `held`, or new ones.
+
+    Raises BindError for the first address that cannot be had; then nothing is left open that
+    was not before.
+    """
+    opened: list[Listener] = []
+    result: list[Listener] = []
+    try:
+        for service in services:
+            for address in service.bind:
+                for key, place in _places(address):
+                    if key in held:
+                        old = held[key]
+                        result.append(Listener(key, address, service, old.sock, old.inode))
+                        continue
+                    sock = inherited.find(service, address)
+                    if sock is not None:
+                        result.append(Listener(key, address, service, sock))
+                        continue
+                    opened.append(_open(key, address, place, service))
+                    result.append(opened[-1])
+    except BaseException:
+        for listener in opened:
+            listener.remove()
+        raise
+    return tuple(result)
+
+
+def tune(listener: Listener) -> None:
+    """Apply the service's settings to a socket that is bound already.
+
+    Accepted TCP sockets inherit nodelay and keepalive on Linux, so they cost nothing later.
+    """
+    sock, service = listener.sock, listener.service
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, service.nodelay)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, service.keepalive)
+    sock.listen(service.backlog)
+
+
+Place = tuple[int, object]  # address family, and the address as socket.bind takes it
+
+
+def _places(address: Address) -> list[tuple[str, Place]]:
+    """Where `address` is to be bound, each with its key; a name may stand for several places."""
+    if isinstance(address, TcpAddress):
+        return [(f"{address} {place[1]}", place) for place in _resolve(address)]
+    if isinstance(address, UnixAddress):
+        path = address.path
+        return [(str(address), (socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path))]
+    return [(str(address), (socket.AF_UNSPEC, None))]
+
+
+def _resolve(address: TcpAddress) -> list[Place]:
+    """All addresses of a host name. Numbers need no look-up, and so never block."""
+    try:
+        found = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror as error:
+        raise BindError(
+            f"{address}: cannot resolve {address.host!r}: {error.strerror}; use its number"
+        ) from None
+    return list(dict.fromkeys((int(family), place) for family, _, _, _, place in found))
+
+
+def _open(key: str, address: Address, place: Place, service: Service) -> Listener:
+    """A new socket, bound and listening."""
+    family, where = place
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    inode = None
+    try:
+        sock.setblocking(False)
+        if isinstance(address, UnixAddress):
+            if not address.path.startswith("@"):
+                inode = _bind_file(sock, address)
+            else:
+                sock.bind(where)  # type: ignore[arg-type]
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if service.reuseport:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, service.v6only)
+            sock.bind(where)  # type: ignore[arg-type]
+        listener = Listener(key, address, service, sock, inode)
+        tune(listener)
+    except OSError as error:
+        sock.close()
+        raise BindError(f"services.{service.name}: cannot bind {address}: {_why(error)}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return listener
+
+
+def _why(error: OSError) -> str:
+    """The error in words, with the remedy for the usual ones."""
+    remedy = {
+        errno.EADDRINUSE: "; another program listens there (ss -ltnp shows which), stop it or"
+        " choose another address",
+        errno.EADDRNOTAVAIL: "; no interface of this machine has that address",
+        errno.EACCES: "; ports below 1024 need root or CAP_NET_BIND_SERVICE, a Unix socket needs"
+        " a directory that this user may write to",
+        errno.ENOENT: "; the directory does not exist, create it",
+    }.get(error.errno or 0, "")
+    return f"{os.strerror(error.errno) if error.errno else error}{remedy}"
+
+
+def _bind_file(sock: socket.socket, address: UnixAddress) -> Inode:
+    """Bind a Unix socket to its path, with mode and owner right from the first moment."""
+    _remove_stale(address)
+    before = None
+    try:
+        if address.mode is not None:
+            # bind(2) makes the file with the mode of the socket's own inode less the umask
+            # (unix_bind_bsd in net/unix/af_unix.c), so there is no moment at which it is wider.
+            os.fchmod(sock.fileno(), address.mode)
+            before = os.umask(0)
+        sock.bind(address.path)
+    finally:
+        if before is not None:
+            os.umask(before)
+    inode = _inode(address.path)
+    if address.owner is not None or address.group is not None:
+        try:
+            os.chown(address.path, _user_id(address.owner), _group_id(address.group))
+        except (KeyError, PermissionError) as error:
+            os.unlink(address.path)
+            raise BindError(
+                f"{address}: cannot give it to {address.owner or ''}:{address.group or ''}:"
+                f" {error if isinstance(error, KeyError) else error.strerror}; only root may, and"
+                " the names must exist"
+            ) from None
+    return inode
+
+
+def _remove_stale(address: UnixAddress) -> None:
+    """Remove a socket file whose server is dead; refuse to touch anything else."""
+    try:
+        found = os.lstat(address.path)
+    except OSError:
+        return  # nothing there; or bind will say what is wrong with the path
+    if not stat.S_ISSOCK(found.st_mode):
+        raise BindError(f"{address}: there is something else than a socket; remove it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(address.path)
+        except ConnectionRefusedError:
+            os.unlink(address.path)
+        except OSError:  # EAGAIN: its queue is full, so somebody listens
+            pass
+    # If it is still there, bind says "address already in use".
+
+
+def _inode(path: str) -> Inode:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+def _user_id(name: str | None) -> int:
+    if name is None:
+        return -1
+    return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+
+
+def _group_id(name: str | None) -> int:
+    if name is None:
+        return -1
+    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+
+
+def _adopt(fd: int, name: str) -> socket.socket:
+    """A socket object for an inherited descriptor, which must be a listening stream socket."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise BindError(
+            f"{name}: descriptor {fd} is not an open socket: {error.strerror}; pass one, or write"
+            " an address"
+        ) from None
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(
+        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+    ):
+        sock.detach()
+        raise BindError(f"{name}: descriptor {fd} is not a listening stream socket")
+    os.set_inheritable(fd, False)
+    sock.setblocking(False)
+    return sock
+
+
+def _is_bound_to(sock: socket.socket, address: Address) -> bool:
+    name = sock.getsockname()
+    if isinstance(address, UnixAddress):
+        if isinstance(name, bytes):  # abstract
+            return address.path == "@" + name[1:].decode(errors="replace")
+        return bool(name == address.path)
+    if isinstance(address, TcpAddress) and isinstance(name, tuple):
+        return (name[0], name[1]) == (address.host, address.port)
+    return False

@@ -1,0 +1,176 @@
+"""Logging: set up once, changed at a reload, reopened at USR1, handed to the workers.
+
+Sets up the root logger, so that the loggers of user code show up beside `epolld.*`. How a line
+looks is logline's, where it goes is logsink's; here is what joins them to `logging`: one handler
+that stays, whose parts are swapped, so that no line is lost or doubled at a reload. Refuses to
+know who logs what. A leaf.
+"""
+
+import contextlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from epolld.errors import PathError
+from epolld.logline import format_journal, format_json, format_plain, format_text
+from epolld.logsink import FileSink, Sink, StderrSink, SyslogSink, open_file
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+_logger = logging.getLogger("epolld.log")
+
+
+class LineHandler(logging.Handler):
+    """Formats and writes; counts what could not be written, and says so when it can again."""
+
+    def __init__(self, to_line: Callable[[logging.LogRecord], bytes], sink: Sink) -> None:
+        super().__init__()
+        self._to_line = to_line
+        self.sink = sink
+        self.lost = 0  # lines since the last one that was written
+        self._reason = ""  # of the last loss
+
+    def switch(self, to_line: Callable[[logging.LogRecord], bytes], sink: Sink) -> None:
+        """Change format and place between two lines, and close the place before."""
+        self.acquire()
+        try:
+            before, self.sink, self._to_line = self.sink, sink, to_line
+        finally:
+            self.release()
+        if before is not sink:
+            before.close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one event; `logging` holds our lock. Never raises, never waits."""
+        try:
+            if self.lost:
+                notice = f"{self.lost} log lines were lost: {self._reason}"
+                self._write(
+                    _logger.makeRecord(_logger.name, logging.WARNING, __file__, 0, notice, (), None)
+                )
+                self.lost = 0
+            self._write(record)
+        except OSError as error:
+            self.lost += 1
+            self._reason = error.strerror or str(error)
+        except Exception as error:  # an event that defeats the formatter is still only an event
+            self.lost += 1
+            self._reason = f"{type(error).__name__} while formatting"
+
+    def _write(self, record: logging.LogRecord) -> None:
+        self.sink.write(self._to_line(record), record.levelno)
+
+
+# The process has one standard error and one root logger, so it has one handler.
+_handler = LineHandler(format_text, StderrSink())
+
+
+def configure(
+    level: str, target: str, format: str, file: str | None, identity: str = "epolld"
+) -> None:
+    """Log from `level` on, to `target` (stderr, syslog, file), as `format` (text, json).
+
+    `file` is the path for the target file, `identity` the name in the system's log. May be
+    called again. Raises PathError, and changes nothing, when the target cannot be opened;
+    ValueError for a word that is none of these.
+    """
+    if level not in LEVELS or format not in ("text", "json"):
+        raise ValueError(f"logging: level {level!r}, format {format!r}: not known")
+    to_line = format_json if format == "json" else format_text
+    if target == "stderr":
+        sink: Sink = StderrSink()
+        if to_line is format_text and _stderr_is_journal():
+            to_line = format_journal
+    elif target == "syslog":
+        sink = SyslogSink(identity)
+        if to_line is format_text:
+            to_line = format_plain
+    elif target == "file" and file:
+        sink = FileSink(open_file(file), file)
+    else:
+        raise ValueError(f"logging: target {target!r} with file {file!r}: not known")
+    _handler.switch(to_line, sink)
+    root = logging.getLogger()
+    if _handler not in root.handlers:
+        root.addHandler(_handler)
+    root.setLevel(LEVELS[level])
+    logging.raiseExceptions = False  # else `logging` prints its own troubles to standard error
+    logging.captureWarnings(True)  # they would be several lines, and past a log file
+
+
+def reopen() -> int | None:
+    """Open the log file by its path again, after it was rotated; its descriptor, to hand on.
+
+    None when there is no file to hand on: another target, or it cannot be opened, which is
+    logged, and the old file stays in use.
+    """
+    sink = _handler.sink
+    if not isinstance(sink, FileSink):
+        return None
+    try:
+        sink.reopen()
+    except PathError as error:
+        _logger.error("log file not reopened, still using the old one: %s", error)
+        return None
+    return sink.fileno()
+
+
+def adopt(fd: int) -> None:
+    """Write to the file open as `fd` (received from the master) from now on, and own `fd`."""
+    sink = _handler.sink
+    if isinstance(sink, FileSink):
+        sink.replace(fd)
+    else:
+        os.set_inheritable(fd, False)
+        to_line = format_json if _handler._to_line is format_json else format_text
+        _handler.switch(to_line, FileSink(fd, None))
+
+
+def output_fd() -> int:
+    """Where raw dumps (faulthandler's) go: the log file, else standard error. `configure` may
+    change it; `reopen` and `adopt` keep a file's number."""
+    return _handler.sink.fileno()
+
+
+def descriptors() -> list[int]:
+    """What must stay open for logging, beside standard error: for whoever closes the rest."""
+    return _handler.sink.descriptors()
+
+
+def _stderr_is_journal() -> bool:
+    """Whether descriptor 2 goes to journald: JOURNAL_STREAM names it (systemd.exec(5))."""
+    with contextlib.suppress(OSError):
+        found = os.fstat(2)
+        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return False
+
+
+class Repeats:
+    """Lets one event of a kind through every `seconds`, and counts the others. Pure.
+
+    Holds at most MAX_KEYS kinds; beyond that the one let through longest ago is forgotten.
+    """
+
+    MAX_KEYS = 1024
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._seen: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+
+    def allow(self, key: Hashable, now: float) -> tuple[bool, int]:
+        """Whether to log `key` at `now` (seconds), and how many were suppressed before it."""
+        last = self._seen.get(key)
+        if last is not None and now - last[0] < self._seconds:
+            self._seen[key] = last[0], last[1] + 1
+            return False, last[1] + 1
+        self._seen[key] = now, 0
+        self._seen.move_to_end(key)
+        if len(self._seen) > self.MAX_KEYS:
+            self._seen.popitem(last=False)
+        return True, last[1] if last else 0

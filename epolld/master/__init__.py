@@ -1,0 +1,1 @@
+"""The master: binds, forks, watches, reloads. Never imports the worker, never runs user code."""

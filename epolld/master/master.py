@@ -1,0 +1,404 @@
+"""The master: what happens when. Reads as the operator's manual; the doing is elsewhere.
+
+It binds the listeners, forks the workers and then only waits: for signals, for children, for
+what workers say. It serves nobody itself, never blocks and never runs user code.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import signal
+from collections.abc import Callable
+
+from epolld import log as logs
+from epolld.config import Loaded, changes, needs_restart, worker_count
+from epolld.errors import EpolldError, ExitCode
+from epolld.host import proctitle
+from epolld.host.generation import Generation, WorkerMain
+from epolld.host.listeners import Inherited, Listener, open_listeners, tune
+from epolld.host.pidfile import PidFile
+from epolld.host.privileges import Identity
+from epolld.host.signals import SignalQueue, sent_by_terminal
+from epolld.host.systemd import Notifier
+from epolld.master import watchdog
+from epolld.master.backoff import Backoff
+from epolld.master.pool import Pool, State, WorkerHandle
+from epolld.master.reload import Changeover
+from epolld.net.loop import EventLoop
+from epolld.scoreboard import Column
+
+log = logging.getLogger("epolld.master")
+
+
+class Master:
+    """One daemon; `run` is its life."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        reload_config: Callable[[], Loaded],
+        listeners: tuple[Listener, ...],
+        inherited: Inherited,
+        identity: Identity | None,
+        worker_main: WorkerMain,
+    ) -> None:
+        self._reload_config = reload_config
+        self._inherited = inherited
+        self._identity = identity
+        self._first = Generation(1, loaded, listeners, identity)
+        self._pidfile: PidFile | None = None
+        self._notifier = Notifier(None)
+        self._loop = EventLoop()
+        self._signals = SignalQueue()
+        self._pool = Pool(self._loop, self._signals, worker_main, self, self._close_in_child)
+        self._generation = Generation(0, loaded, (), identity)  # in force
+        self._changeover: Changeover | None = None  # in progress
+        self._last_number = 1
+        self._reload_again = False  # a HUP came during a reload
+        self._extra_workers = 0  # TTIN less TTOU
+        self._backoffs: dict[int, Backoff] = {}  # by slot
+        self._waiting: set[int] = set()  # slots that wait for their back-off
+        self._suspended = False
+        self._stopping = False
+        self._exit_code = ExitCode.OK
+        self._on_started: Callable[[str, int], None] = lambda reason, code: None
+        # What each signal means.
+        self._actions: dict[int, Callable[[], None]] = {
+            signal.SIGHUP: self.reload,
+            signal.SIGTERM: self.stop_gracefully,  # a second one: at once
+            signal.SIGQUIT: self.stop_gracefully,
+            signal.SIGINT: self.stop_fast,
+            signal.SIGUSR1: self.reopen_logs,
+            signal.SIGUSR2: self.upgrade,
+            signal.SIGTTIN: lambda: self.change_count(+1),
+            signal.SIGTTOU: lambda: self.change_count(-1),
+            signal.SIGWINCH: self.suspend,
+            signal.SIGCHLD: self._pool.reap,
+        }
+
+    # -- start and end ---------------------------------------------------------------------------
+
+    def run(
+        self,
+        pidfile: PidFile,
+        notifier: Notifier,
+        watchdog_interval: float | None,
+        on_started: Callable[[str, int], None],
+    ) -> int:
+        """Start the workers, and run the daemon until it is told to stop; returns its exit status.
+
+        `on_started(reason, exit_code)` is called once: with "" and 0 when all workers are ready.
+        `watchdog_interval`, in seconds, is how often systemd wants to hear from us.
+        """
+        self._pidfile = pidfile
+        self._notifier = notifier
+        self._on_started = on_started
+        proctitle.set_title(proctitle.master_title(self._first.config.master.title))
+        self._signals.open(self._actions)
+        self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)
+        for name in self._inherited.unused(self._first.listeners):
+            log.warning("the inherited socket %r is used by no service", name)
+        self._start_generation(self._first)
+        self._look()
+        if watchdog_interval:
+            self._feed_watchdog(watchdog_interval)
+        self._loop.run()
+        self._remove_listeners()
+        self._signals.close()
+        return self._exit_code
+
+    def _on_signals(self, _events: int) -> None:
+        for number in self._signals.take():
+            if number != signal.SIGCHLD:
+                log.info("got %s", signal.Signals(number).name)
+            self._actions[number]()
+
+    def stop_gracefully(self) -> None:
+        """TERM, QUIT: accept no more, leave when all connections have ended or at the deadline."""
+        if self._stopping:
+            self.stop_fast()
+            return
+        self._begin_to_stop()
+        patience = self._generation.config.workers.graceful_timeout
+        log.info("stopping: draining for up to %gs", patience)
+        for worker in self._pool:
+            self._pool.drain(worker, patience)
+        self._stop_when_alone()
+
+    def stop_fast(self) -> None:
+        """INT: close everything and leave."""
+        self._begin_to_stop()
+        log.info("stopping now")
+        for worker in self._pool:
+            self._pool.stop(worker)
+        self._stop_when_alone()
+
+    def _begin_to_stop(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._notifier.stopping("stopping")
+            if self._changeover is not None:
+                self._changeover.cancel("told to stop before it was ready")
+            self._remove_listeners()
+
+    def _remove_listeners(self) -> None:
+        """Close our copies: once the workers have closed theirs, new clients are refused."""
+        for listener in self._generation.listeners:
+            listener.remove()
+
+    def _stop_when_alone(self) -> None:
+        if self._stopping and not len(self._pool):
+            log.info("stopped")
+            self._loop.stop()
+
+    # -- reload ----------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """HUP: read the configuration and user code anew, as a transaction."""
+        if self._stopping:
+            return
+        if self._changeover is not None:
+            self._reload_again = True  # one more afterwards, however many came
+            return
+        self._notifier.reloading()
+        old = self._generation
+        try:
+            loaded = self._reload_config()
+            held = {listener.key: listener for listener in old.listeners}
+            listeners = open_listeners(loaded.config.services, held, self._inherited)
+        except EpolldError as error:
+            self._reload_failed(str(error))
+            return
+        self._last_number += 1
+        self._start_generation(Generation(self._last_number, loaded, listeners, self._identity))
+
+    def _start_generation(self, generation: Generation) -> None:
+        first = self._generation.number == 0
+        self._changeover = Changeover(
+            self._pool,
+            generation,
+            self._target(generation),
+            self._started if first else self._reloaded,
+            self._start_failed if first else self._roll_back,
+        )
+        self._changeover.begin()
+
+    def _started(self, generation: Generation) -> None:
+        """The first generation is ready."""
+        self._swap(generation)
+        places = ", ".join(f"{each} ({each.service.name})" for each in generation.listeners)
+        log.info(
+            "ready: %d workers, generation %d, listening on %s",
+            self._target(generation),
+            generation.number,
+            places,
+        )
+        self._notifier.ready(self._status())
+        self._on_started("", 0)
+
+    def _start_failed(self, generation: Generation, reason: str, exit_code: int) -> None:
+        """The first generation cannot boot: then there is no daemon."""
+        self._changeover = None
+        for line in reason.splitlines():
+            log.error("%s", line)
+        log.error("start failed")
+        self._exit_code = ExitCode(exit_code or ExitCode.BOOT_FAILED)
+        self._on_started(reason, self._exit_code)
+        self._generation = generation  # its listeners are to be removed
+        self._stopping = True
+        self._stop_when_alone()
+
+    def _reloaded(self, generation: Generation) -> None:
+        """The new generation is ready: from now on it is the one in force."""
+        old = self._generation
+        for path in needs_restart(old.config, generation.config):
+            log.warning("%s has changed, which takes effect at a restart", path)
+        for change in changes(old.config, generation.config):
+            log.info("%s", change)
+        self._configure_logs(generation)
+        self._swap(generation)
+        log.info(
+            "reload done: generation %d, %d workers", generation.number, self._target(generation)
+        )
+        self._notifier.ready(self._status())
+        self._reload_once_more()
+
+    def _swap(self, generation: Generation) -> None:
+        """New before old: the new workers accept, then the old ones leave."""
+        old, self._generation = self._generation, generation
+        self._changeover = None
+        self._backoffs.clear()
+        self._waiting.clear()
+        self._suspended = False
+        for listener in generation.listeners:
+            tune(listener)
+        for worker in self._pool.of(generation, State.READY):
+            self._pool.serve(worker)
+        for worker in self._pool.of(old, State.STARTING, State.READY):
+            self._pool.drain(worker, old.config.workers.graceful_timeout)
+        self._drop_listeners(old, kept=generation)
+        self._converge()
+
+    def _roll_back(self, generation: Generation, reason: str, _exit_code: int) -> None:
+        """The new generation cannot boot: forget it."""
+        self._changeover = None
+        self._drop_listeners(generation, kept=self._generation)
+        if not self._stopping:
+            self._reload_failed(reason)
+
+    def _reload_failed(self, reason: str) -> None:
+        for line in reason.splitlines():
+            log.error("%s", line)
+        first = reason.splitlines()[0] if reason else "unknown"
+        log.error("reload failed: %s; generation %d goes on", first, self._generation.number)
+        self._notifier.ready(f"reload failed: {first}")
+        self._reload_once_more()
+
+    def _reload_once_more(self) -> None:
+        if self._reload_again:
+            self._reload_again = False
+            self.reload()
+
+    def _drop_listeners(self, generation: Generation, kept: Generation) -> None:
+        """Close what only `generation` listened on."""
+        stay = {listener.sock for listener in kept.listeners}
+        for listener in generation.listeners:
+            if listener.sock not in stay and listener.sock not in self._inherited:
+                listener.remove()
+
+    # -- the number of workers -------------------------------------------------------------------
+
+    def change_count(self, step: int) -> None:
+        """TTIN, TTOU: one worker more, one less, never fewer than one; kept over reloads."""
+        if self._target(self._generation) + step >= 1:
+            self._extra_workers += step
+        log.info("workers wanted: %d", self._target(self._generation))
+        self._converge()
+
+    def suspend(self) -> None:
+        """WINCH: drain all workers and wait; clients queue at the listeners until HUP."""
+        if sent_by_terminal():
+            log.debug("WINCH ignored: this process belongs to a terminal, which sends it")
+            return
+        if self._stopping or self._changeover is not None:
+            log.warning("WINCH ignored: a start, reload or stop is in progress")
+            return
+        self._suspended = True
+        log.info("suspended: HUP resumes")
+        for worker in self._pool.of(self._generation, State.STARTING, State.READY):
+            self._pool.drain(worker, self._generation.config.workers.graceful_timeout)
+        self._notifier.status("suspended")
+
+    def _target(self, generation: Generation) -> int:
+        return max(1, worker_count(generation.config.workers) + self._extra_workers)
+
+    def _converge(self) -> None:
+        """Start the workers that lack in the generation in force, drain those too many."""
+        if self._stopping or self._suspended or self._generation.number == 0:
+            return
+        wanted = self._target(self._generation)
+        there = {w.slot: w for w in self._pool.of(self._generation, State.STARTING, State.READY)}
+        for slot, worker in there.items():
+            if slot >= wanted:
+                self._pool.drain(worker, self._generation.config.workers.graceful_timeout)
+        for slot in range(wanted):
+            if slot not in there and slot not in self._waiting:
+                self._respawn(slot)
+
+    def _respawn(self, slot: int) -> None:
+        try:
+            self._pool.spawn(slot, self._generation)
+        except (OSError, OverflowError) as error:
+            log.error("cannot start worker %d: %s", slot, error)
+            self._respawn_later(slot, served=None)
+
+    def _respawn_later(self, slot: int, served: float | None) -> float:
+        """Start `slot` again after its back-off; returns that, in seconds."""
+        delay = self._backoffs.setdefault(slot, Backoff()).on_death(served)
+        generation = self._generation
+
+        def due() -> None:
+            if self._generation is generation:
+                self._waiting.discard(slot)
+                self._converge()
+
+        self._waiting.add(slot)
+        self._loop.call_later(delay, due)
+        return delay
+
+    # -- what the pool tells -----------------------------------------------------------------------
+
+    def on_ready(self, worker: WorkerHandle) -> None:
+        """A worker has booted."""
+        if self._changeover is not None and worker.generation is self._changeover.generation:
+            self._changeover.on_ready(worker)
+        elif worker.generation is self._generation:
+            self._pool.serve(worker)
+            log.info("%s is ready", worker)
+
+    def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
+        """A worker has ended: as it was told to, or it is to be replaced."""
+        expected = before is State.DRAINING and how.endswith("status 0")
+        log.log(logging.INFO if expected else logging.WARNING, "%s %s", worker, how)
+        if self._changeover is not None and worker.generation is self._changeover.generation:
+            self._changeover.on_gone(worker, how)
+        elif worker.generation is self._generation and before is not State.DRAINING:
+            if worker.failure is not None:
+                log.error("%s cannot boot: %s", worker, worker.failure.reason)
+            served = None if worker.ready_at is None else self._loop.now - worker.ready_at
+            delay = self._respawn_later(worker.slot, served)
+            if delay:
+                log.warning("worker %d: next try in %gs", worker.slot, delay)
+        self._stop_when_alone()
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def reopen_logs(self) -> None:
+        """USR1: open the log file anew. The master does it for all: it may have the right to."""
+        fd = logs.reopen()
+        if fd is not None:
+            self._pool.hand_log(fd)
+            log.info("log file reopened")
+
+    def _configure_logs(self, generation: Generation) -> None:
+        settings = generation.config.logging
+        try:
+            logs.configure(settings.level, settings.target, settings.format, settings.file)
+        except EpolldError as error:
+            log.error("logging stays as it was: %s", error)
+
+    def upgrade(self) -> None:
+        """USR2: replace the program in place."""
+        log.warning("upgrade: not built yet")
+
+    def _look(self) -> None:
+        """Every second: the watchdog, and the line for `systemctl status`."""
+        self._pool.look_for_stuck(self._loop.now)
+        if self._changeover is None and not self._stopping and not self._suspended:
+            self._notifier.status(self._status())
+        self._loop.call_later(watchdog.LOOK, self._look)
+
+    def _status(self) -> str:
+        live = sum(self._pool.scoreboard.column(Column.LIVE))
+        ready = len(self._pool.of(self._generation, State.READY))
+        return f"generation {self._generation.number}, {ready} workers, {live} connections"
+
+    def _feed_watchdog(self, interval: float) -> None:
+        """Tell systemd that this loop turns."""
+        self._notifier.watchdog()
+        self._loop.call_later(interval, lambda: self._feed_watchdog(interval))
+
+    def _close_in_child(self, generation: Generation) -> None:
+        """In a worker: close all that is the master's and that `generation` does not need."""
+        if self._pidfile is not None:
+            self._pidfile.close()
+        needed = {listener.sock for listener in generation.listeners}
+        known = [self._generation]
+        if self._changeover is not None:
+            known.append(self._changeover.generation)
+        for each in known:
+            for listener in each.listeners:
+                if listener.sock not in needed:
+                    listener.close()
+        self._inherited.close_all_but(needed)

@@ -1,0 +1,304 @@
+"""The workers as the master sees them: forked, listened to, told to leave, reaped.
+
+Mechanism only: which workers there ought to be is decided in master.py and reload.py, which
+learn of everything through `Events`. What workers say is gossip: it moves a worker along its
+table of states and does nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import gc
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import NoReturn, Protocol
+
+from epolld import channel as words
+from epolld.channel import Channel, ChannelClosed
+from epolld.errors import ExitCode
+from epolld.host.generation import Assignment, Generation, WorkerMain
+from epolld.host.signals import SignalQueue, blocked
+from epolld.master.watchdog import Silence
+from epolld.net.loop import EventLoop
+from epolld.net.timers import Timer
+from epolld.scoreboard import Column, Scoreboard
+
+log = logging.getLogger("epolld.master")
+
+# What a worker gets beyond its own time limit before it is killed, in seconds.
+KILL_AFTER_DRAIN = 5.0
+KILL_AFTER_STOP = 3.0
+KILL_AFTER_ABORT = 2.0  # to write its stacks
+
+
+class State(enum.Enum):
+    """A worker process as the master sees it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    KILLED = "killed"
+    GONE = "gone"
+
+
+# All moves there are; a message or a deadline that would make another one is late news.
+MOVES = {
+    State.STARTING: {State.READY, State.DRAINING, State.KILLED, State.GONE},
+    State.READY: {State.DRAINING, State.KILLED, State.GONE},
+    State.DRAINING: {State.KILLED, State.GONE},
+    State.KILLED: {State.GONE},
+    State.GONE: set[State](),
+}
+
+
+class WorkerHandle:
+    """One worker process."""
+
+    def __init__(
+        self, slot: int, row: int, pid: int, generation: Generation, channel: Channel, now: float
+    ) -> None:
+        self.slot = slot
+        self.row = row
+        self.pid = pid
+        self.generation = generation
+        self.channel = channel
+        self.pidfd = os.pidfd_open(pid)
+        self.state = State.STARTING
+        self.silence = Silence(now)
+        self.ready_at: float | None = None
+        self.failure: words.Failed | None = None  # why it says that it cannot boot
+        self.deadline: Timer | None = None  # when it is killed, if it has not done what it shall
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} (pid {self.pid}, generation {self.generation.number})"
+
+    def enter(self, state: State) -> bool:
+        """Move to `state` if the table allows it; False if not."""
+        if state not in MOVES[self.state]:
+            return False
+        self.state = state
+        return True
+
+    def send_signal(self, number: int) -> None:
+        """Signal this very process, never another one that got its number."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+
+class Events(Protocol):
+    """What the pool tells."""
+
+    def on_ready(self, worker: WorkerHandle) -> None:
+        """It has booted and waits for `serve`."""
+
+    def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
+        """The process has ended; `before` says in which state, `how` in words."""
+
+
+class Pool:
+    """All worker processes there are, of every generation."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        signals: SignalQueue,
+        worker_main: WorkerMain,
+        events: Events,
+        close_in_child: Callable[[Generation], None],
+    ) -> None:
+        self._loop = loop
+        self._signals = signals
+        self._worker_main = worker_main
+        self._events = events
+        self._close_in_child = close_in_child
+        self._by_pid: dict[int, WorkerHandle] = {}
+        self.scoreboard = Scoreboard()
+
+    def __len__(self) -> int:
+        return len(self._by_pid)
+
+    def __iter__(self) -> Iterator[WorkerHandle]:
+        return iter(list(self._by_pid.values()))
+
+    def of(self, generation: Generation, *states: State) -> list[WorkerHandle]:
+        """The workers of one generation that are in one of `states`."""
+        return [w for w in self if w.generation is generation and w.state in states]
+
+    # -- birth -----------------------------------------------------------------------------------
+
+    def spawn(self, slot: int, generation: Generation) -> WorkerHandle:
+        """Fork a worker. It has boot_timeout to become ready. Raises OSError (EAGAIN)."""
+        row = self.scoreboard.take_row(os.getpid())
+        ours, theirs = Channel.pair()
+        gc.freeze()  # what the child inherits, its collector shall not touch: it would copy pages
+        try:
+            with blocked(signal.valid_signals()):
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    self._live_as_worker(Assignment(slot, row, generation, theirs, self.scoreboard))
+        except OSError:
+            self.scoreboard.clear(row)
+            ours.close()
+            raise
+        finally:
+            gc.unfreeze()
+            theirs.close()
+        self.scoreboard.column(Column.PID)[row] = pid
+        worker = WorkerHandle(slot, row, pid, generation, ours, self._loop.now)
+        self._by_pid[pid] = worker
+        self._loop.register(worker.pidfd, select.EPOLLIN, lambda _events: self.reap())
+        self._loop.register(ours.fileno(), select.EPOLLIN, lambda _events: self._listen(worker))
+        timeout = generation.config.workers.boot_timeout
+        self._kill_after(worker, timeout, f"not ready after {timeout:g}s (boot_timeout)")
+        log.debug("%s started", worker)
+        return worker
+
+    def _live_as_worker(self, assignment: Assignment) -> NoReturn:
+        """In the child: give back all that is the master's, then live and exit.
+
+        Signals stay blocked until the worker has handlers of its own.
+        """
+        status = ExitCode.BOOT_FAILED
+        try:
+            self._signals.reset_for_child()
+            self._loop.close()
+            for sibling in self:
+                sibling.channel.close()
+                os.close(sibling.pidfd)
+            self._close_in_child(assignment.generation)
+            status = ExitCode(self._worker_main(assignment))
+        except BaseException:
+            log.critical("worker %d failed", assignment.slot, exc_info=True)
+        finally:
+            # Not sys.exit: the master's stack must not be unwound, nor its exit handlers be run.
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def serve(self, worker: WorkerHandle) -> None:
+        """Have a ready worker accept."""
+        worker.channel.send(words.Serve())
+
+    def drain(self, worker: WorkerHandle, patience: float) -> None:
+        """Have it leave when its connections have ended, at the latest after `patience` s."""
+        if worker.enter(State.DRAINING):
+            worker.channel.send(words.Drain(patience))
+            self._kill_after(
+                worker, patience + KILL_AFTER_DRAIN, f"still there after {patience:g}s of draining"
+            )
+
+    def stop(self, worker: WorkerHandle) -> None:
+        """Have it leave now."""
+        worker.enter(State.DRAINING)
+        worker.channel.send(words.Stop())
+        self._kill_after(worker, KILL_AFTER_STOP, "told to stop, but still there")
+
+    def kill(self, worker: WorkerHandle, why: str) -> None:
+        """End it by force."""
+        if worker.enter(State.KILLED):
+            log.error("%s: %s, killing it", worker, why)
+            worker.send_signal(signal.SIGKILL)
+
+    def abort(self, worker: WorkerHandle, why: str) -> None:
+        """Have it write its stacks into the log and die; kill it if it cannot."""
+        log.error("%s: %s; aborting it, its stacks follow", worker, why)
+        worker.send_signal(signal.SIGABRT)
+        self._kill_after(worker, KILL_AFTER_ABORT, "aborted, but still there")
+
+    def hand_log(self, fd: int) -> None:
+        """Have every worker log to another descriptor."""
+        for worker in self:
+            worker.channel.send(words.ReopenLog(), (fd,))
+
+    def look_for_stuck(self, now: float) -> None:
+        """The watchdog's look; to be called every watchdog.LOOK seconds."""
+        beats = self.scoreboard.column(Column.HEARTBEAT)
+        for worker in self:
+            limit = worker.generation.config.workers.stuck_timeout
+            silent = worker.silence.look(beats[worker.row], now)
+            if limit and silent > limit and worker.state in (State.READY, State.DRAINING):
+                worker.silence.seconds = 0.0
+                self.abort(worker, f"silent for {silent:.0f}s > {limit:g}s (stuck_timeout)")
+
+    def _listen(self, worker: WorkerHandle) -> None:
+        """A worker says something, or has closed its end."""
+        while True:
+            try:
+                received = worker.channel.receive()
+            except ChannelClosed:
+                self._loop.unregister(worker.channel.fileno())  # its pidfd tells the rest
+                return
+            except ValueError as error:
+                log.error("%s: %s", worker, error)
+                continue
+            if received is None:
+                return
+            message, descriptors = received
+            for fd in descriptors:  # none is expected
+                os.close(fd)
+            if isinstance(message, words.Ready) and worker.enter(State.READY):
+                self._forget_deadline(worker)
+                worker.ready_at = self._loop.now
+                self._events.on_ready(worker)
+            elif isinstance(message, words.Failed):
+                worker.failure = message
+
+    def _kill_after(self, worker: WorkerHandle, seconds: float, why: str) -> None:
+        self._forget_deadline(worker)
+        worker.deadline = self._loop.call_later(seconds, lambda: self.kill(worker, why))
+
+    def _forget_deadline(self, worker: WorkerHandle) -> None:
+        if worker.deadline is not None:
+            worker.deadline.cancel()
+            worker.deadline = None
+
+    # -- death -----------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Collect every child that has ended; as PID 1 of a container, strangers' orphans too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            worker = self._by_pid.get(pid)
+            if worker is None:
+                log.debug("reaped process %d, which is no worker", pid)
+            else:
+                self._bury(worker, status)
+
+    def _bury(self, worker: WorkerHandle, status: int) -> None:
+        """A worker has ended: hear its last words, free what it had, tell."""
+        self._listen(worker)
+        before = worker.state
+        worker.enter(State.GONE)
+        del self._by_pid[worker.pid]
+        self._forget_deadline(worker)
+        self._loop.unregister(worker.pidfd)
+        self._loop.unregister(worker.channel.fileno())
+        os.close(worker.pidfd)
+        worker.channel.close()
+        self.scoreboard.clear(worker.row)
+        self._events.on_gone(worker, before, describe_exit(status))
+
+
+def describe_exit(status: int) -> str:
+    """A wait status in words."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

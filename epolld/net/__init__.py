@@ -1,0 +1,1 @@
+"""The engine: loop, timers, transports, acceptors. Knows no configuration, no processes."""

@@ -1,0 +1,198 @@
+"""Accepting: several workers, one listening socket, one client each in turn.
+
+Every worker has the shared listener in its own epoll with EPOLLEXCLUSIVE, so a new connection
+wakes one of them and not all (the thundering herd). Three facts of the kernel shape the rest;
+fs/eventpoll.c and the wait queue of the socket are where to look them up:
+
+* Waiters stand in a queue in the order in which they were added and never move by themselves; a
+  connection wakes the first one that sleeps. So the first worker would take everything that
+  comes while it is idle. Removing and adding the listener after each accept moves the worker
+  to the queue's end: 1,000 connections over four workers went 1000/0/0/0 without, and
+  250/250/250/250 with it.
+* EPOLLEXCLUSIVE is for EPOLL_CTL_ADD alone, and EPOLL_CTL_MOD of such an entry is EINVAL. So to
+  pause is to unregister.
+* A wake-up can be stranded: the worker that got it dies, stops or unregisters before it accepts,
+  and the client waits while the siblings sleep. Two cures: who leaves unregisters first and
+  then accepts until nothing is left; and everybody adds the listener anew once a tick, because
+  adding polls the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+
+from epolld.net.loop import EventLoop
+from epolld.net.service import Service
+
+log = logging.getLogger("epolld.acceptor")
+
+LISTEN_EVENTS = select.EPOLLIN | select.EPOLLEXCLUSIVE
+
+# accept(2) hands on errors of the new connection; its man page says: treat them like EAGAIN.
+LOST_CONNECTION = {
+    errno.ECONNABORTED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENONET,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.EPERM,  # a firewall rule forbids it
+    errno.EPROTO,
+    errno.ETIMEDOUT,
+}
+
+# No room for another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM), or an error we do not know:
+# the client stays in the queue and the listener stays ready, so trying again at once would spin.
+BACKOFF_FIRST = 0.1  # seconds without accepting, doubled each time
+BACKOFF_LAST = 1.0
+EPISODE = 60.0  # seconds: one log line for each such time, however often it fails
+
+
+class Gate:
+    """All listeners of one worker: in the accept queues, or out of them for some reasons.
+
+    The state is the set of reasons to stay out; the listeners are in the queues exactly while
+    it is empty.
+    """
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._acceptors: list[Acceptor] = []
+        self._reasons: set[str] = set()
+        self._backoff = BACKOFF_FIRST
+        self._episode_ends = 0.0
+
+    def add(self, sock: socket.socket, service: Service) -> None:
+        """Accept for `service` from a listening, non-blocking socket."""
+        acceptor = Acceptor(self._loop, sock, service, self)
+        self._acceptors.append(acceptor)
+        if not self._reasons:
+            acceptor.enter()
+
+    def is_open(self) -> bool:
+        """Whether this worker stands in the accept queues."""
+        return not self._reasons
+
+    def shut(self, reason: str) -> None:
+        """Stay out of the queues until `reason` is taken back, and all others."""
+        if not self._reasons:
+            for acceptor in self._acceptors:
+                acceptor.leave()
+        self._reasons.add(reason)
+
+    def open(self, reason: str) -> None:
+        """Take `reason` back."""
+        if reason in self._reasons:
+            self._reasons.remove(reason)
+            if not self._reasons:
+                for acceptor in self._acceptors:
+                    acceptor.enter()
+
+    def requeue(self) -> None:
+        """The tick: add all listeners anew, in case a wake-up was stranded."""
+        if not self._reasons:
+            for acceptor in self._acceptors:
+                acceptor.requeue()
+
+    def clients_wait(self) -> bool:
+        """Whether a listener has a connection that nobody has accepted yet."""
+        poll = select.poll()
+        for acceptor in self._acceptors:
+            poll.register(acceptor.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Leave for good: out of the queues first, then take what may be ours already."""
+        self.shut("closing")
+        for acceptor in self._acceptors:
+            acceptor.accept_all()
+            acceptor.close()
+        self._acceptors.clear()
+
+    def on_exhausted(self, exc: OSError) -> None:
+        """accept() failed for want of a resource: stay out for a while."""
+        now = self._loop.now
+        if now >= self._episode_ends:
+            log.error(
+                "cannot accept: %s; trying again every %.1fs at most (is LimitNOFILE or"
+                " workers.max_connections right?)",
+                os.strerror(exc.errno or 0),
+                BACKOFF_LAST,
+            )
+        self._episode_ends = now + EPISODE
+        self.shut("exhausted")
+        self._loop.call_later(self._backoff, lambda: self.open("exhausted"))
+        self._backoff = min(self._backoff * 2, BACKOFF_LAST)
+
+    def on_accepted(self) -> None:
+        """accept() worked."""
+        self._backoff = BACKOFF_FIRST
+
+
+class Acceptor:
+    """One listener inside one worker."""
+
+    def __init__(self, loop: EventLoop, sock: socket.socket, service: Service, gate: Gate) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._service = service
+        self._gate = gate
+        self._queued = False
+
+    def fileno(self) -> int:
+        """The listener's descriptor."""
+        return self._sock.fileno()
+
+    def enter(self) -> None:
+        """Stand in the accept queue, last."""
+        if not self._queued:
+            self._loop.register(self.fileno(), LISTEN_EVENTS, self.on_ready)
+            self._queued = True
+
+    def leave(self) -> None:
+        """Stand in the accept queue no more."""
+        if self._queued:
+            self._loop.unregister(self.fileno())
+            self._queued = False
+
+    def requeue(self) -> None:
+        """Go to the end of the accept queue, and find out whether somebody waits."""
+        if self._queued:
+            self._loop.requeue(self.fileno(), LISTEN_EVENTS)
+
+    def on_ready(self, _events: int) -> None:
+        """Accept one connection, and no more, so that the siblings get theirs."""
+        self._accept()
+
+    def accept_all(self) -> None:
+        """Accept until the queue is empty."""
+        while self._accept():
+            pass
+
+    def close(self) -> None:
+        """Close this process' copy of the listener."""
+        self.leave()
+        self._sock.close()
+
+    def _accept(self) -> bool:
+        """Accept one connection and serve it; False if there was none."""
+        try:
+            sock, peer = self._sock.accept()
+        except BlockingIOError:  # a sibling was quicker
+            return False
+        except OSError as exc:
+            if exc.errno in LOST_CONNECTION:
+                return True
+            self._gate.on_exhausted(exc)
+            return False
+        self.requeue()  # first: the siblings shall not wait for what the protocol does
+        self._gate.on_accepted()
+        sock.setblocking(False)
+        self._service.open(sock, peer)
+        return True

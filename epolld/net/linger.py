@@ -1,0 +1,58 @@
+"""Closing a socket without losing the last answer (nginx calls it lingering close).
+
+When a socket is closed while bytes that it received are unread, or when more arrive afterwards,
+Linux answers with RST (RFC 1122, 4.2.2.13), and an RST makes the peer throw away what it has
+received and not read yet: our last answer. So a peer that is still talking is first told that
+no more comes (FIN), then listened to, and what it says thrown away, until it closes too.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from epolld.net.loop import EventLoop
+
+# How long, at most, to wait for the peer's end: by then it has had the answer, or never will.
+PATIENCE = 2.0  # seconds
+DISCARD_SIZE = 65536  # bytes a turn
+
+
+def linger(loop: EventLoop, sock: socket.socket, always: bool = False) -> None:
+    """Close `sock`, now if the peer has sent nothing that is unread, else after its end.
+
+    `always` waits for the peer's end in any case: for a connection that is ended while its peer
+    may be about to send.
+    """
+    try:
+        wait = bool(sock.recv(DISCARD_SIZE))
+    except BlockingIOError:  # the usual case: nothing is unread
+        wait = always
+    except OSError:
+        wait = False
+    if not wait:
+        sock.close()
+        return
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        sock.close()
+        return
+
+    def close() -> None:
+        loop.unregister(sock.fileno())
+        timer.cancel()
+        loop.call_soon(sock.close)
+
+    def discard(_events: int) -> None:
+        try:
+            ended = not sock.recv(DISCARD_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            close()
+
+    timer = loop.call_later(PATIENCE, close)
+    loop.register(sock.fileno(), select.EPOLLIN, discard)

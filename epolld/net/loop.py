@@ -1,0 +1,170 @@
+"""The event loop: one epoll object, a table of callbacks, timers. The heart of a worker.
+
+epoll in five sentences. The kernel keeps, for one epoll object, an *interest list* (which
+descriptors, which events) and a *ready list*. `register`, `modify` and `unregister` change the
+first and are paid for once a connection, not once a wake-up: that is the difference from
+`select` and `poll`, which hand the kernel the whole list at each call and have it scanned. When
+a packet arrives, the kernel itself moves that one descriptor to the ready list, so `poll` costs
+what is ready and not what is registered. Level-triggered, as used here, means that a descriptor
+stays ready as long as there is something to read (or room to write): a callback may read a part
+and leave the rest for the next turn, which is how one greedy peer is kept from starving others.
+EPOLLHUP and EPOLLERR are always reported, asked for or not: a loop that ignores them spins.
+
+This loop knows nothing of sockets, protocols or processes. It is the master's loop too.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from types import FrameType
+
+from epolld.net.timers import Timer, TimerHeap
+
+log = logging.getLogger("epolld.loop")
+
+EPOLLIN = select.EPOLLIN
+EPOLLOUT = select.EPOLLOUT
+
+# Events taken from the kernel in one call. It bounds the time until timers and deferred calls get
+# their turn, and the list that poll() builds; what does not fit is first in line at the next call.
+MAX_EVENTS = 256
+
+Handler = Callable[[int], object]  # called with the events that are ready
+
+
+class EventLoop:
+    """Waits for descriptors and deadlines and calls back; single-threaded.
+
+    `now` is the time of the current wake-up in seconds of `clock` (monotonic): read once a
+    wake-up and not once a message, because that is accurate enough for any time-out and a clock
+    costs as much as a dict look-up.
+    """
+
+    __slots__ = ("_clock", "_deferred", "_epoll", "_handlers", "_stopping", "_timers", "now")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._timers = TimerHeap()
+        self._deferred: deque[Callable[[], object]] = deque()
+        self._stopping = False
+        self.now = clock()
+
+    def register(self, fd: int, events: int, handler: Handler) -> None:
+        """Call `handler(ready_events)` whenever one of `events` is ready on `fd`.
+
+        Raises FileExistsError if it is registered already, OSError as epoll_ctl(2) does
+        (ENOSPC: /proc/sys/fs/epoll/max_user_watches is reached).
+        """
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other events on a registered `fd`."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """Wait for `fd` no longer; to be called before it is closed. Harmless if it is unknown.
+
+        Closing alone does not do: the kernel forgets a descriptor only when the last copy of the
+        open file is closed, and a forked process may hold one (epoll(7), "Questions and answers").
+        """
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def requeue(self, fd: int, events: int) -> None:
+        """Remove and add `fd` in the kernel: its place among the waiters becomes the last.
+
+        Also, adding polls the file: what became ready unnoticed is reported (see acceptor.py).
+        """
+        self._epoll.unregister(fd)
+        self._epoll.register(fd, events)
+
+    def watched(self) -> int:
+        """How many descriptors are registered."""
+        return len(self._handlers)
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` when the events of this wake-up have been served."""
+        self._deferred.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback()` in `delay` seconds, counted from this wake-up."""
+        return self._timers.add(self.now + delay, callback)
+
+    def run(self) -> None:
+        """Serve until `stop()` is called. The hot path of every message goes through here."""
+        poll = self._epoll.poll
+        clock = self._clock
+        handler_of = self._handlers.get
+        deferred = self._deferred
+        self.now = clock()
+        while not self._stopping:
+            ready = poll(self._timeout(), MAX_EVENTS)
+            self.now = clock()
+            for fd, events in ready:
+                # Looked up anew for each event: an earlier callback of this same wake-up may have
+                # closed that connection. (Its number cannot be another's yet: transports close
+                # their descriptor in a deferred call, after the events.)
+                handler = handler_of(fd)
+                if handler is not None:
+                    try:
+                        handler(events)
+                    except Exception as exc:
+                        self._fence(exc)
+            fd = -1  # nobody's turn: see descriptor_served
+            if deferred:
+                self._run_deferred()
+            self._timers.run_due(self.now, self._fence)
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Have `run()` return after the current turn."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Close the epoll object; what is registered stays open. Also for a forked child's copy.
+
+        A child never unregisters through its copy: the object is shared with the parent, whose
+        interest list it would change.
+        """
+        self._epoll.close()
+        self._handlers.clear()
+
+    def _timeout(self) -> float | None:
+        """Seconds that poll may wait; it rounds up to milliseconds, so a timer is never early."""
+        if self._deferred:
+            return 0
+        deadline = self._timers.next_deadline()
+        return None if deadline is None else max(0.0, deadline - self.now)
+
+    def _run_deferred(self) -> None:
+        """Run what was deferred up to now; what that defers in turn waits for the next wake-up."""
+        for _ in range(len(self._deferred)):
+            try:
+                self._deferred.popleft()()
+            except Exception as exc:
+                self._fence(exc)
+
+    def _fence(self, exc: BaseException) -> None:
+        """User code is fenced where it is called, so this is a mistake of ours: say so, go on."""
+        log.error("internal error in the event loop; please report it", exc_info=exc)
+
+
+def descriptor_served(frame: FrameType | None) -> int | None:
+    """Which descriptor's callback the main thread is in, for a report on a stuck worker.
+
+    Read from the frame of `run` that a signal handler finds below itself. Costs the hot path
+    nothing, where keeping the number in an attribute or in shared memory would cost each message.
+    """
+    while frame is not None:
+        if frame.f_code is EventLoop.run.__code__:
+            served: int = frame.f_locals.get("fd", -1)
+            return served if served >= 0 else None
+        frame = frame.f_back
+    return None

@@ -1,0 +1,59 @@
+"""The contract with users: what epolld calls when something happens on a connection.
+
+It is asyncio's `Protocol` to the letter (https://docs.python.org/3/library/asyncio-protocol.html),
+so a class that follows asyncio's documentation runs here unchanged, whether or not it inherits
+from this one. Order of the calls:
+
+    connection_made  (data_received)*  eof_received?  connection_lost
+
+with `pause_writing` and `resume_writing`, in turn, anywhere between the first and the last.
+Exceptions are fenced: one that leaves a callback is logged with the callback's name and the
+peer, ends its own connection, and touches nobody else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from epolld.net.transport import Transport
+
+
+class Protocol:
+    """Base for stream protocols: one instance a connection, made when it is accepted.
+
+    Every method has a sensible default, so a subclass writes only what it needs. Subclasses
+    that declare `__slots__` save about 100 bytes a connection.
+    """
+
+    __slots__ = ("transport",)
+
+    transport: Transport
+
+    def connection_made(self, transport: Transport) -> None:
+        """A client is connected; the default keeps `transport` as `self.transport`."""
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came, at least one; TCP keeps no message boundaries."""
+
+    def eof_received(self) -> bool | None:
+        """The peer will send no more (it half-closed, or it is gone).
+
+        Return true to keep the connection open for writing: then ending it is up to you. The
+        default closes it, after what is buffered for writing has been sent.
+        """
+        return None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection has ended; called exactly once for each `connection_made`.
+
+        `exc` is None after a regular end (EOF, `close()`, `abort()`), else what broke it: an
+        OSError of the network, TimeoutError, or the exception that a callback let through.
+        """
+
+    def pause_writing(self) -> None:
+        """The write buffer went over its high-water mark: please write no more for now."""
+
+    def resume_writing(self) -> None:
+        """The write buffer has drained to its low-water mark: writing may go on."""

@@ -1,0 +1,104 @@
+"""A protocol and its live connections inside one worker.
+
+The acceptor hands accepted sockets in; the transports report their end. Knows no listeners.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from epolld.net.loop import EventLoop
+from epolld.net.protocol import Protocol
+from epolld.net.timers import TimeoutWheel, Timer
+from epolld.net.transport import Transport
+
+log = logging.getLogger("epolld.connection")
+
+IDLE_GRAINS = 16  # an idle connection ends at most idle_timeout/16 late
+
+
+class Service:
+    """Makes a protocol and a transport for each accepted socket, and keeps count of them.
+
+    `factory` is called without arguments for each connection. `idle_timeout` in seconds, 0 for
+    none: after so long with no byte in or out a connection is ended. `on_change` is called
+    after each opening and each end.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        name: str,
+        factory: Callable[[], Protocol],
+        idle_timeout: float = 0,
+        on_change: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.transports: set[Transport] = set()
+        self.accepted = 0  # connections ever opened
+        self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
+        self._loop = loop
+        self._factory = factory
+        self._on_change = on_change
+        self._idle_timeout = idle_timeout
+        self._idle: TimeoutWheel[Transport] | None = None
+        if idle_timeout:
+            self._idle = TimeoutWheel(idle_timeout / IDLE_GRAINS)
+        self._idle_timer: Timer | None = None
+
+    def open(self, sock: socket.socket, peer: Any) -> None:
+        """Serve a connected non-blocking socket; it belongs to the service from now on."""
+        try:
+            protocol = self._factory()
+        except BaseException:
+            log.exception("%s: cannot make a protocol; closing the connection", self.name)
+            sock.close()
+            return
+        transport = Transport(self._loop, sock, protocol, self, peer)
+        self.transports.add(transport)
+        self.accepted += 1
+        if self._idle is not None:
+            self._idle.start(transport, self._loop.now + self._idle_timeout)
+            if self._idle_timer is None:
+                self._wait_for_idle()
+        self._on_change()
+        transport.start()
+
+    def on_closed(self, transport: Transport) -> None:
+        """A transport has ended, its protocol knows and its descriptor is released."""
+        self.transports.discard(transport)
+        if self._idle is not None:
+            self._idle.end(transport)
+        self._on_change()
+
+    def end_all(self, patience: float, gently: bool) -> None:
+        """Close every connection; what cannot be sent within `patience` seconds is dropped.
+
+        `gently` waits for the peers' own end, for a while: see linger.py.
+        """
+        self.ending = gently
+        for transport in list(self.transports):
+            transport.close_within(patience)
+
+    def _wait_for_idle(self) -> None:
+        assert self._idle is not None
+        deadline = self._idle.next_deadline()
+        if deadline is None:
+            self._idle_timer = None
+        else:
+            self._idle_timer = self._loop.call_later(deadline - self._loop.now, self._end_idle)
+
+    def _end_idle(self) -> None:
+        """End what has been idle for too long; whoever was active meanwhile waits for the rest."""
+        assert self._idle is not None
+        now = self._loop.now
+        for transport in self._idle.take_expired(now):
+            rest = transport.last_active + self._idle_timeout - now
+            if rest > 0:
+                self._idle.start(transport, now + rest)
+            else:
+                transport.time_out(f"idle for {now - transport.last_active:.0f}s")
+        self._wait_for_idle()

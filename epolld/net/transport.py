@@ -1,0 +1,453 @@
+"""A connection: bytes in, bytes out, and a protocol that is told about both.
+
+The shape and the semantics are those of `asyncio.Transport`
+(https://docs.python.org/3/library/asyncio-protocol.html#transports), edge cases included, so
+that a protocol written for asyncio does not notice. The one rule behind the speed: write to the
+socket at once, buffer only what the kernel did not take, and ask for EPOLLOUT only while there
+is something buffered. Most answers fit, and then a message costs one recv and one send.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import select
+import socket
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from epolld.net.linger import linger
+from epolld.net.loop import EventLoop
+from epolld.net.timers import Timer
+
+if TYPE_CHECKING:
+    from epolld.net.protocol import Protocol
+    from epolld.net.service import Service
+
+log = logging.getLogger("epolld.connection")
+
+EPOLLIN = select.EPOLLIN
+EPOLLOUT = select.EPOLLOUT
+
+# Bytes taken from a connection in one turn, so that a greedy peer waits for its next turn like all
+# others. Below malloc's mmap threshold (128 KiB): above it every receive would map, fault in and
+# unmap fresh pages, which trebles its system time.
+READ_SIZE = 65536
+
+# The write buffer's water marks in bytes; asyncio's defaults.
+HIGH_WATER = 65536
+LOW_WATER = 16384
+
+UNREGISTERED = -1  # a value of _events: not in the epoll's interest list
+
+Buffer = bytes | bytearray | memoryview
+
+
+class State(enum.Enum):
+    """Where a connection is in its life: OPEN → CLOSING → CLOSED, never back."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # reads no more; sends what is buffered, then CLOSED
+    CLOSED = "closed"  # connection_lost has been called or is about to be
+
+
+# A module's global is one dict look-up; the enum's attribute would be two.
+OPEN, CLOSING, CLOSED = State.OPEN, State.CLOSING, State.CLOSED
+
+
+class Transport:
+    """One connection of a service; made by the acceptor, ended by whoever comes first.
+
+    `last_active` is the loop's time (seconds) at which bytes last went in or out.
+    """
+
+    __slots__ = (
+        "_direct",
+        "_eof_received",
+        "_eof_written",
+        "_events",
+        "_exception",
+        "_high_water",
+        "_loop",
+        "_low_water",
+        "_out",
+        "_peer",
+        "_protocol",
+        "_reading",
+        "_service",
+        "_sock",
+        "_state",
+        "_writing_paused",
+        "last_active",
+    )
+
+    def __init__(
+        self, loop: EventLoop, sock: socket.socket, protocol: Protocol, service: Service, peer: Any
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._protocol = protocol
+        self._service = service
+        self._peer = peer
+        self._state = OPEN
+        self._direct = True  # a write may go straight to the socket: open, no EOF, _out is None
+        self._reading = True  # the protocol wants data (it may pause that)
+        self._out: bytearray | None = None  # accepted for writing, not yet sent; never empty
+        self._events = UNREGISTERED
+        self._eof_received = False
+        self._eof_written = False
+        self._writing_paused = False
+        self._high_water = HIGH_WATER
+        self._low_water = LOW_WATER
+        self._exception: BaseException | None = None  # for connection_lost
+        self.last_active = loop.now
+
+    def __repr__(self) -> str:
+        return f"<Transport {self._service.name} {self.describe_peer()} {self._state.value}>"
+
+    # -- what the protocol calls ---------------------------------------------------------------
+
+    def write(self, data: Buffer) -> None:
+        """Send `data`, now or as soon as the peer takes it; never blocks, keeps no reference.
+
+        Raises TypeError if it is not bytes-like, RuntimeError after `write_eof()`. On a
+        connection that has ended the data are dropped.
+        """
+        if data.__class__ is not bytes:
+            data = _byte_view(data)
+        if self._direct:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as exc:
+                self._break(exc)
+                return
+            self.last_active = self._loop.now
+            if sent != len(data):
+                self._direct = False
+                self._out = bytearray(memoryview(data)[sent:])
+                self._watch()
+                self._pause_if_full()
+            return
+        if self._eof_written:
+            raise RuntimeError("write() after write_eof()")
+        if self._out is not None:
+            self._out += data
+            self._pause_if_full()
+
+    def writelines(self, chunks: Iterable[Buffer]) -> None:
+        """Send the concatenation of `chunks`, as `write()`."""
+        self.write(b"".join(chunks))
+
+    def write_eof(self) -> None:
+        """Send what is buffered, then end our direction; reading goes on."""
+        if self._eof_written or self._state is not OPEN:
+            return
+        self._eof_written = True
+        self._direct = False
+        if self._out is None:
+            self._shut_writing()
+
+    def can_write_eof(self) -> bool:
+        """Whether `write_eof()` works: always."""
+        return True
+
+    def close(self) -> None:
+        """End the connection: read no more, send what is buffered, then `connection_lost(None)`."""
+        if self._state is OPEN:
+            self._state = CLOSING
+            self._reading = False
+            if self._out is None:
+                self._lose(None)
+            else:
+                self._watch()
+
+    def abort(self) -> None:
+        """End the connection at once; what is buffered for writing is dropped."""
+        self._lose(None)
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closing or closed."""
+        return self._state is not OPEN
+
+    def pause_reading(self) -> None:
+        """Call `data_received` no more until `resume_reading()`; the peer is held back by TCP."""
+        if self._reading:
+            self._reading = False
+            self._watch()
+
+    def resume_reading(self) -> None:
+        """Call `data_received` again."""
+        if not self._reading and self._state is OPEN:
+            self._reading = True
+            self._watch()
+
+    def is_reading(self) -> bool:
+        """Whether data are being received: not paused, closing or closed."""
+        return self._reading
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the water marks, in bytes, between which the protocol is told to pause writing.
+
+        `pause_writing` is called when the buffer grows above `high`, `resume_writing` when it is
+        down to `low`. Left out, `low` is a quarter of `high` and `high` four times `low`.
+        Raises ValueError unless high >= low >= 0.
+        """
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high}) must be >= low ({low}), and low >= 0")
+        self._high_water, self._low_water = high, low
+        self._pause_if_full()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """The water marks `(low, high)` in bytes."""
+        return self._low_water, self._high_water
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes accepted for writing that the kernel has not taken yet."""
+        return 0 if self._out is None else len(self._out)
+
+    def get_protocol(self) -> Protocol:
+        """The protocol that is told about this connection."""
+        return self._protocol
+
+    def set_protocol(self, protocol: Protocol) -> None:
+        """Tell another protocol from now on; its `connection_made` is not called."""
+        self._protocol = protocol
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Facts about the connection: 'peername', 'sockname', 'socket', 'service'; else `default`.
+
+        The addresses are as the socket module gives them and stay known after the end.
+        """
+        if name == "peername":
+            return self._peer
+        if name == "socket":
+            return self._sock
+        if name == "sockname":
+            return self._sock.getsockname() if self._sock.fileno() >= 0 else default
+        if name == "service":
+            return self._service.name
+        return default
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback()` in `delay` seconds, fenced like the protocol's own methods.
+
+        Returns a timer that can be cancelled. It is not called once the connection has ended.
+        """
+        return self._loop.call_later(delay, lambda: self._call_timer(callback))
+
+    # -- what the event loop and the service call ----------------------------------------------
+
+    def start(self) -> None:
+        """Introduce the protocol to the connection and begin to read."""
+        self._guard("connection_made", self)
+        if self._state is OPEN:
+            self._watch()
+
+    def on_ready(self, events: int) -> None:
+        """Serve what epoll reported. The hot path: one recv, the protocol, maybe its send."""
+        if events == EPOLLIN and self._reading:
+            try:
+                data = self._sock.recv(READ_SIZE)
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self._break(exc)
+                return
+            if data:
+                self.last_active = self._loop.now
+                try:
+                    self._protocol.data_received(data)
+                except BaseException as exc:
+                    self._fault("data_received", exc)
+            else:
+                self._on_eof()
+            return
+        if events & EPOLLOUT and self._out is not None:
+            self._flush()
+        if events & ~EPOLLOUT:
+            if self._reading:
+                # With EPOLLHUP and EPOLLERR, too, recv tells what happened: rest, end or error.
+                self.on_ready(EPOLLIN)
+            elif self._state is not CLOSED:
+                self._on_hangup()
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 once it is closed."""
+        return self._sock.fileno()
+
+    def describe_peer(self) -> str:
+        """The peer for a log line: `192.0.2.7:4711`, `[2001:db8::7]:4711`, `unix peer`."""
+        peer = self._peer
+        if isinstance(peer, tuple):
+            host, port = peer[:2]
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return "unix peer"
+
+    def time_out(self, reason: str) -> None:
+        """End the connection because a time limit was reached; what is buffered is dropped."""
+        log.info("%s: %s: %s, closing", self._service.name, self.describe_peer(), reason)
+        self._lose(TimeoutError(reason))
+
+    def close_within(self, patience: float) -> None:
+        """Close as `close()`, but drop what cannot be sent within `patience` seconds."""
+        self.close()
+        if self._state is CLOSING:
+            self._loop.call_later(patience, self.abort)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Have epoll report what is wanted now. Errors and hang-ups it reports in any case."""
+        if self._state is CLOSED:
+            return
+        wanted = EPOLLIN if self._reading else 0
+        if self._out is not None:
+            wanted |= EPOLLOUT
+        if wanted == self._events:
+            return
+        if self._events == UNREGISTERED:
+            self._loop.register(self._sock.fileno(), wanted, self.on_ready)
+        else:
+            self._loop.modify(self._sock.fileno(), wanted)
+        self._events = wanted
+
+    def _unwatch(self) -> None:
+        if self._events != UNREGISTERED:
+            self._loop.unregister(self._sock.fileno())
+            self._events = UNREGISTERED
+
+    def _flush(self) -> None:
+        """Send what the peer takes of the buffer now."""
+        out = self._out
+        assert out is not None
+        try:
+            sent = self._sock.send(out)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._break(exc)
+            return
+        self.last_active = self._loop.now
+        del out[:sent]  # cheap: a bytearray only moves its start
+        if not out:
+            self._out = None
+            self._direct = self._state is OPEN and not self._eof_written
+        if self._writing_paused and len(out) <= self._low_water:
+            self._writing_paused = False
+            self._guard("resume_writing")  # may write again, close or abort
+        if self._out is None and self._state is not CLOSED:
+            if self._state is CLOSING:
+                self._lose(None)
+            else:
+                if self._eof_written:
+                    self._shut_writing()
+                self._watch()
+
+    def _pause_if_full(self) -> None:
+        if not self._writing_paused and self.get_write_buffer_size() > self._high_water:
+            self._writing_paused = True
+            self._guard("pause_writing")
+
+    def _shut_writing(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:  # the peer is gone altogether
+            self._break(exc)
+
+    def _on_eof(self) -> None:
+        """The peer has sent all it will; what now is the protocol's choice."""
+        self._eof_received = True
+        keep_open = self._guard("eof_received")
+        if self._state is not OPEN:
+            return
+        if keep_open:
+            # The end stays readable for ever: wait for it again and the loop spins.
+            self._reading = False
+            self._watch()
+        else:
+            self.close()
+
+    def _on_hangup(self) -> None:
+        """EPOLLHUP or EPOLLERR while nobody wants to read.
+
+        An error ends the connection. A mere hang-up (both directions are shut) may still have
+        unread data before it, so it must wait until the protocol resumes; since it cannot be
+        masked, the descriptor leaves the interest list until then, or the loop would spin.
+        """
+        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._break(OSError(number, os.strerror(number)))
+        elif self._out is None:
+            self._unwatch()
+
+    def _guard(self, callback: str, *args: object) -> Any:
+        """Call a method of the protocol; what it lets through ends this connection only."""
+        try:
+            return getattr(self._protocol, callback)(*args)
+        except BaseException as exc:
+            self._fault(callback, exc)
+            return None
+
+    def _fault(self, callback: str, exc: BaseException) -> None:
+        """User code let an exception through: ours to contain, theirs to mend."""
+        log.error(
+            "%s: %s of %s raised %s; closing the connection from %s",
+            self._service.name,
+            callback,
+            type(self._protocol).__qualname__,
+            type(exc).__name__,
+            self.describe_peer(),
+            exc_info=exc,
+        )
+        self._lose(exc)
+
+    def _break(self, exc: OSError) -> None:
+        """The network or the peer ended the connection."""
+        log.debug("%s: %s: %s", self._service.name, self.describe_peer(), exc)
+        self._lose(exc)
+
+    def _lose(self, exc: BaseException | None) -> None:
+        """The connection is over: forget the buffer, and tell the protocol after this turn."""
+        if self._state is CLOSED:
+            return
+        self._unwatch()
+        self._state = CLOSED
+        self._direct = self._reading = False
+        self._out = None
+        self._exception = exc
+        self._loop.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        """Tell the protocol and give the descriptor back: deferred, so that within one turn of
+        the loop a descriptor's number never comes to mean another connection."""
+        exc, self._exception = self._exception, None
+        protocol = self._protocol
+        try:
+            protocol.connection_lost(exc)
+        except BaseException as fault:
+            self._fault("connection_lost", fault)
+        if exc is None and not self._eof_received:
+            linger(self._loop, self._sock, self._service.ending)
+        else:
+            self._sock.close()
+        self._service.on_closed(self)
+
+    def _call_timer(self, callback: Callable[[], object]) -> None:
+        if self._state is CLOSED:
+            return
+        try:
+            callback()
+        except BaseException as exc:
+            self._fault(getattr(callback, "__qualname__", "a timer"), exc)
+
+
+def _byte_view(data: Buffer) -> memoryview:
+    """View any bytes-like object as plain bytes, so that its len() is its size in bytes."""
+    return memoryview(data).cast("B")

@@ -1,0 +1,1 @@
+"""How a handler runs: callbacks, coroutines, blocking. Knows no processes and no configuration."""

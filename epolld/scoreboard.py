@@ -1,0 +1,77 @@
+"""What the processes tell each other all the time: one shared table, one row a worker.
+
+An anonymous shared mapping made by the master before it forks, so it has no name, needs no
+clean-up and costs a worker one page. Each row has one writer, the worker that it is assigned
+to; everybody may read. A value is one aligned 64-bit word, which the processor writes whole,
+so there are no locks that a killed worker could leave behind. Part of the contract between
+master and workers (the other part is channel.py); it imports neither.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+
+ROWS = 512  # worker processes at a time, old generations included
+WORD = 8  # bytes
+
+NOT_ACCEPTING = -1
+
+
+class Column(enum.IntEnum):
+    """The columns; each is an array with a word a row, so that one can be read as a whole."""
+
+    PID = 0  # 0: the row is free
+    HEARTBEAT = 1  # CLOCK_MONOTONIC in ns of the worker's last tick
+    LIVE = 2  # live connections
+    ACCEPTED = 3  # connections accepted by this process
+    BALANCE = 4  # live connections, while it stands for accepting; else NOT_ACCEPTING
+
+
+class Scoreboard:
+    """The table; the master makes it, workers inherit it over fork."""
+
+    def __init__(self, rows: int = ROWS) -> None:
+        self.rows = rows
+        self._memory = mmap.mmap(-1, WORD * (1 + rows * len(Column)))
+        words = memoryview(self._memory).cast("q")
+        # One more than the highest row in use; written by the master. Readers look no further.
+        self._top = words[:1]
+        self._columns = [words[1 + n * rows : 1 + (n + 1) * rows] for n in range(len(Column))]
+        for row in range(rows):
+            self.clear(row)
+
+    def column(self, column: Column) -> memoryview:
+        """The words of one column, by row; to read and, in one's own row, to write."""
+        return self._columns[column]
+
+    def take_row(self, pid: int) -> int:
+        """Assign a free row to process `pid`; the master alone does that.
+
+        Raises OverflowError if there is none.
+        """
+        for row, owner in enumerate(self._columns[Column.PID]):
+            if owner == 0:
+                self.clear(row)
+                self._columns[Column.PID][row] = pid
+                self._top[0] = max(self._top[0], row + 1)
+                return row
+        raise OverflowError(f"all {self.rows} rows of the scoreboard are taken by workers")
+
+    def clear(self, row: int) -> None:
+        """Free a row; the master does it when it has reaped the process."""
+        for column in self._columns:
+            column[row] = 0
+        self._columns[Column.BALANCE][row] = NOT_ACCEPTING
+
+    def balance(self, since: int = 0) -> list[int]:
+        """The live connections of all workers that stand for accepting, in no useful order.
+
+        With `since` (ns of CLOCK_MONOTONIC): only of those whose loop has turned since then.
+        """
+        top = self._top[0]
+        counts = self._columns[Column.BALANCE][:top].tolist()
+        if not since:
+            return [count for count in counts if count >= 0]
+        beats = self._columns[Column.HEARTBEAT][:top].tolist()
+        return [n for n, beat in zip(counts, beats, strict=True) if n >= 0 and beat >= since]

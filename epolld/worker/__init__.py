@@ -1,0 +1,1 @@
+"""A worker's life: boot, serve, drain, exit. Never imports the master."""

@@ -1,0 +1,110 @@
+"""Whether this worker takes new connections: it is full, it has more than the others, or it may.
+
+Joins the policy (net/balance.py) to the mechanism (the gate in net/acceptor.py) and to the
+facts (the scoreboard).
+"""
+
+from __future__ import annotations
+
+import time
+
+from epolld.net.acceptor import Gate
+from epolld.net.balance import should_stay_away
+from epolld.net.loop import EventLoop
+from epolld.scoreboard import NOT_ACCEPTING, Column, Scoreboard
+
+# A worker that stays away looks again after this long, then after twice that, up to a tick.
+LOOK_FIRST = 0.005  # seconds
+LOOK_LAST = 1.0
+
+# A sibling whose loop has not turned for this long is stopped or stuck: it does not count among
+# those that will accept. Its tick is a second.
+SILENT = 2.5  # seconds
+
+
+class Admission:
+    """Opens and shuts the gate of one worker."""
+
+    def __init__(
+        self, loop: EventLoop, gate: Gate, scoreboard: Scoreboard, row: int, max_connections: int
+    ) -> None:
+        self._loop = loop
+        self._gate = gate
+        self._scoreboard = scoreboard
+        self._row = row
+        self._max = max_connections
+        self._live_column = scoreboard.column(Column.LIVE)
+        self._balance_column = scoreboard.column(Column.BALANCE)
+        self._live = 0
+        self._serving = False
+        self._away = False  # for the sake of balance
+        self._look_after = LOOK_FIRST
+        self._seen: list[int] = []  # what the others had at the last look
+        gate.shut("starting")
+
+    def start(self) -> None:
+        """Take new connections from now on."""
+        self._serving = True
+        self._publish()
+        self._gate.open("starting")
+
+    def stop(self) -> None:
+        """Take none any more."""
+        self._serving = False
+        self._publish()
+        self._gate.close()
+
+    def on_change(self, live: int) -> None:
+        """A connection was opened or has ended; `live` are there now."""
+        grown = live > self._live
+        self._live = live
+        self._live_column[self._row] = live
+        if not self._serving:
+            return
+        if live >= self._max:
+            self._gate.shut("full")
+        else:
+            self._gate.open("full")
+        self._publish()
+        if self._away:
+            if not grown and not should_stay_away(live, self._scoreboard.balance()):
+                self._come_back()
+        elif grown and should_stay_away(live, self._scoreboard.balance()):
+            self._stay_away()
+
+    def tick(self) -> None:
+        """Once a second: cure stranded wake-ups, and tell the others how it stands."""
+        if self._serving:
+            self._publish()
+            self._gate.requeue()
+
+    def _publish(self) -> None:
+        stands = self._serving and self._live < self._max
+        self._balance_column[self._row] = self._live if stands else NOT_ACCEPTING
+
+    def _stay_away(self) -> None:
+        """Leave the queues to the others, unless these only look alive."""
+        awake = self._scoreboard.balance(time.monotonic_ns() - int(SILENT * 1e9))
+        if should_stay_away(self._live, awake):
+            self._away = True
+            self._gate.shut("uneven")
+            self._look_later(LOOK_FIRST)
+
+    def _come_back(self) -> None:
+        self._away = False
+        self._gate.open("uneven")
+
+    def _look_later(self, delay: float) -> None:
+        self._look_after = delay
+        self._loop.call_later(delay, self._look)
+
+    def _look(self) -> None:
+        """Come back when it has become even, or when clients wait and nobody takes them."""
+        if not self._away or not self._serving:
+            return
+        counts = self._scoreboard.balance(time.monotonic_ns() - int(SILENT * 1e9))
+        unchanged, self._seen = counts == self._seen, counts
+        if not should_stay_away(self._live, counts) or (unchanged and self._gate.clients_wait()):
+            self._come_back()
+        else:
+            self._look_later(min(self._look_after * 2, LOOK_LAST) if unchanged else LOOK_FIRST)

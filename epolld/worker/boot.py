@@ -1,0 +1,125 @@
+"""From a forked copy of the master to a worker that can serve: order matters here.
+
+First what makes the process safe to talk to (signals), then who it is (umask, user), and only
+then code that the user wrote.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from epolld import log
+from epolld.config import Loaded
+from epolld.config import Service as ServiceConfig
+from epolld.errors import ConfigError
+from epolld.host import privileges
+from epolld.host.generation import Assignment
+from epolld.host.signals import SignalQueue
+from epolld.net.protocol import Protocol
+from epolld.services.registry import OptionError, ServiceError, make_factory, resolve
+
+# What a worker listens to; all others of the master's are received and ignored, so that nobody
+# ends a worker by a signal meant for the master.
+TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1)
+IGNORED = (
+    signal.SIGHUP,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
+
+Factory = Callable[[], Protocol]
+
+
+def settle_signals(signals: SignalQueue, on_abort: Callable[[FrameType | None], None]) -> None:
+    """Take signals as a worker, in a process group of its own.
+
+    The terminal's Ctrl-C reaches the master alone, which ends its workers in order. The master
+    forked with all signals blocked; from here on they may come.
+    """
+    os.setpgid(0, 0)
+    signals.open((*TAKEN, *IGNORED))
+
+    def aborted(_number: int, frame: FrameType | None) -> None:
+        on_abort(frame)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGABRT)
+
+    # In this order: at ABRT faulthandler's C handler dumps all stacks even if Python is stuck
+    # in C code, and then raises the signal again for the handler that was there before: ours,
+    # which runs if Python still can and knows the peer.
+    signal.signal(signal.SIGABRT, aborted)
+    arm_faulthandler()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def arm_faulthandler() -> None:
+    """Dump stacks into the log; again after its descriptor changed."""
+    faulthandler.enable(log.output_fd(), all_threads=True)
+
+
+def become(assignment: Assignment) -> None:
+    """Take on the configured umask and user; raises PrivilegeError."""
+    generation = assignment.generation
+    os.umask(generation.config.master.umask)
+    if generation.identity is not None:
+        privileges.drop(generation.identity)
+
+
+def import_services(loaded: Loaded) -> dict[str, Factory]:
+    """Import what the services name, and make their factories, by service.
+
+    The first user code that runs. Raises ConfigError with the places of all that is wrong.
+    """
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: users' modules are found here
+    factories: dict[str, Factory] = {}
+    problems = []
+    for service in loaded.config.services:
+        try:
+            factories[service.name] = import_factory(service)
+        except ServiceError as error:
+            problems.append(loaded.problem(f"services.{service.name}.protocol", str(error)))
+        except OptionError as error:
+            problems += [
+                loaded.problem(f"services.{service.name}.options.{option}", message)
+                for option, message in error.problems
+            ]
+    if problems:
+        raise ConfigError(problems)
+    return factories
+
+
+def import_factory(service: ServiceConfig) -> Factory:
+    """What makes the protocols of one service; raises ServiceError or OptionError."""
+    return make_factory(resolve(service.protocol), service.options)
+
+
+def settle_memory() -> None:
+    """Leave what is there after the boot out of every later garbage collection.
+
+    It lives as long as the process, and a collector that does not visit it does not write to
+    the pages that it shares with the master.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def check_descriptors(max_connections: int, services: int) -> str:
+    """A warning if the process may not open as many descriptors as it may hold connections."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + services + 32  # listeners, log, channel, what Python needs
+    if limit == resource.RLIM_INFINITY or limit >= wanted:
+        return ""
+    return (
+        f"workers.max_connections is {max_connections}, but a process may open only {limit}"
+        f" files; raise LimitNOFILE (ulimit -n) to {wanted}"
+    )

@@ -1,0 +1,239 @@
+"""One worker: boots, serves, drains, leaves.
+
+    BOOTING → WAITING → SERVING → DRAINING → (the process exits)
+
+It owns its connections. With the others it shares the listeners and the scoreboard, with the
+master it talks over the channel, whose end of file means that the master is dead: then it
+drains and leaves as if told to.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import signal
+import time
+from types import FrameType
+
+from epolld import channel as words
+from epolld import log as logs
+from epolld.channel import ChannelClosed
+from epolld.errors import EpolldError, ExitCode
+from epolld.host import proctitle
+from epolld.host.generation import Assignment
+from epolld.host.signals import SignalQueue
+from epolld.net.acceptor import Gate
+from epolld.net.loop import EventLoop, descriptor_served
+from epolld.net.service import Service
+from epolld.scoreboard import Column
+from epolld.worker import boot
+from epolld.worker.admission import Admission
+
+log = logging.getLogger("epolld.worker")
+
+TICK = 1.0  # seconds: heartbeat, and the cure for stranded wake-ups
+LAST_SEND = 1.0  # seconds that a connection gets to send its buffer when its time is over
+LAST_LOOK = 0.05  # seconds between two looks whether the last descriptor is closed
+
+
+class State(enum.Enum):
+    """A worker's life; it only goes forward."""
+
+    BOOTING = "booting"
+    WAITING = "waiting"  # ready, until the master says that all of its generation are
+    SERVING = ""
+    DRAINING = "draining"
+
+
+def main(assignment: Assignment) -> int:
+    """Live a worker's life in this forked process; returns its exit status."""
+    worker = Worker(assignment)
+    try:
+        worker.boot()
+    except EpolldError as error:
+        reason, code = str(error), int(error.exit_code)
+    except Exception as error:
+        log.exception("worker %d cannot boot", assignment.slot)
+        reason, code = f"{type(error).__name__}: {error}", int(ExitCode.BOOT_FAILED)
+    else:
+        worker.run()
+        return ExitCode.OK
+    assignment.channel.send(words.Failed(reason[: words.MAX_TEXT], code))
+    return code
+
+
+class Worker:
+    """The composition of one worker."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._slot = assignment.slot
+        self._assignment = assignment
+        self._config = assignment.generation.config
+        self._channel = assignment.channel
+        self._heartbeats = assignment.scoreboard.column(Column.HEARTBEAT)
+        self._accepted = assignment.scoreboard.column(Column.ACCEPTED)
+        self._signals = SignalQueue()
+        self._loop = EventLoop()
+        self._gate = Gate(self._loop)
+        self._admission = Admission(
+            self._loop,
+            self._gate,
+            assignment.scoreboard,
+            assignment.row,
+            self._config.workers.max_connections,
+        )
+        self._services: list[Service] = []
+        self._state = State.BOOTING
+
+    def boot(self) -> None:
+        """Do all that can fail, and tell the master that it did not. Raises EpolldError."""
+        boot.settle_signals(self._signals, self._on_abort)
+        self._enter(State.BOOTING)
+        boot.become(self._assignment)
+        factories = boot.import_services(self._assignment.generation.loaded)
+        by_name = {}
+        for settings in self._config.services:
+            service = Service(
+                self._loop,
+                settings.name,
+                factories[settings.name],
+                settings.idle_timeout,
+                self._on_change,
+            )
+            self._services.append(service)
+            by_name[settings.name] = service
+        for listener in self._assignment.generation.listeners:
+            self._gate.add(listener.sock, by_name[listener.service.name])
+        self._loop.register(self._channel.fileno(), 1, self._on_channel)
+        self._loop.register(self._signals.fileno(), 1, self._on_signals)
+        self._own_descriptors = self._loop.watched()
+        boot.settle_memory()
+        self._tick()
+        self._enter(State.WAITING)
+        self._channel.send(words.Ready())
+
+    def run(self) -> None:
+        """Serve until there is nothing left to serve."""
+        self._loop.run()
+
+    # -- what comes from outside -----------------------------------------------------------------
+
+    def _on_channel(self, _events: int) -> None:
+        """The master says something, or it is dead."""
+        while True:
+            try:
+                received = self._channel.receive()
+            except ChannelClosed:
+                self._loop.unregister(self._channel.fileno())
+                self._own_descriptors -= 1
+                log.warning("worker %d: the master is dead, draining", self._slot)
+                self.drain(self._config.workers.graceful_timeout)
+                return
+            except ValueError as error:
+                log.error("worker %d: from the master: %s", self._slot, error)
+                continue
+            if received is None:
+                return
+            self._obey(*received)
+
+    def _obey(self, message: words.AnyMessage, descriptors: tuple[int, ...]) -> None:
+        match message:
+            case words.Serve():
+                self.serve()
+            case words.Drain(patience):
+                self.drain(patience)
+            case words.Stop():
+                self.stop()
+            case words.ReopenLog():
+                logs.adopt(descriptors[0])
+                boot.arm_faulthandler()
+
+    def _on_signals(self, _events: int) -> None:
+        for number in self._signals.take():
+            if number in (signal.SIGTERM, signal.SIGQUIT):
+                self.drain(self._config.workers.graceful_timeout)
+            elif number == signal.SIGINT:
+                self.stop()
+            elif number == signal.SIGUSR1:
+                logs.reopen()
+                boot.arm_faulthandler()
+
+    def _on_abort(self, frame: FrameType | None) -> None:
+        """Aborted, as a rule by the master's watchdog: say who was being served."""
+        fd = descriptor_served(frame)
+        for service in self._services:
+            for transport in service.transports:
+                if fd is not None and transport.fileno() == fd:
+                    peer = transport.describe_peer()
+                    log.critical(
+                        "worker %d was serving %s (%s) when it was aborted",
+                        self._slot,
+                        peer,
+                        service.name,
+                    )
+                    return
+        log.critical("worker %d was serving no connection when it was aborted", self._slot)
+
+    # -- a worker's life -------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Accept from now on."""
+        if self._state is State.WAITING:
+            self._enter(State.SERVING)
+            self._admission.start()
+
+    def drain(self, patience: float) -> None:
+        """Accept no more; leave when all connections have ended, at the latest in `patience` s."""
+        if self._state is State.DRAINING:
+            return
+        self._enter(State.DRAINING)
+        self._admission.stop()
+        self._loop.call_later(patience, self._end_connections)
+        self._leave_when_done()
+
+    def stop(self) -> None:
+        """Leave now: close all connections, with what the kernel still takes."""
+        if self._state is not State.DRAINING:
+            self._enter(State.DRAINING)
+            self._admission.stop()
+        self._end_connections(patience=0, gently=False)
+
+    def _end_connections(self, patience: float = LAST_SEND, gently: bool = True) -> None:
+        """Time is over: end every connection, and wait for as long as a goodbye takes."""
+        live = self._count()
+        if live:
+            log.info("worker %d: closing the last %d connections", self._slot, live)
+        for service in self._services:
+            service.end_all(patience, gently)
+        self._leave_when_done()
+
+    def _leave_when_done(self) -> None:
+        """Stop the loop once no connection is left, nor a socket that lingers for its peer."""
+        if self._count() == 0 and self._loop.watched() <= self._own_descriptors:
+            self._loop.stop()
+        else:
+            self._loop.call_later(LAST_LOOK, self._leave_when_done)
+
+    def _on_change(self) -> None:
+        """A connection was opened or has ended."""
+        self._admission.on_change(self._count())
+
+    def _count(self) -> int:
+        return sum(len(service.transports) for service in self._services)
+
+    def _tick(self) -> None:
+        """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""
+        row = self._assignment.row
+        self._heartbeats[row] = time.monotonic_ns()
+        self._accepted[row] = sum(service.accepted for service in self._services)
+        self._admission.tick()
+        self._loop.call_later(TICK, self._tick)
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        generation = self._assignment.generation
+        proctitle.set_title(
+            proctitle.worker_title(
+                self._config.master.title, self._slot, generation.number, state.value
+            )
+        )

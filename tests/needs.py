@@ -1,0 +1,72 @@
+"""What a test needs of the machine and the user it runs as: `needs.root()`, `needs.tool("nc")`.
+
+Call it first thing in a test or fixture. Where the thing is missing, the test is skipped with the
+reason; where everything has to be there (CI, or EPOLLD_REQUIRE_ALL=1) it fails instead, so that
+no test goes missing unseen. Refuses to install or change anything.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+REQUIRE_ALL = ("EPOLLD_REQUIRE_ALL", "CI")  # set and not empty, "0" or "false": skip nothing
+SYSTEMD = Path("/usr/lib/systemd/systemd")
+
+
+def required() -> bool:
+    """Whether a missing thing is a failure here."""
+    return any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in REQUIRE_ALL)
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip the running test because of `reason`, or fail it where nothing may be skipped."""
+    if required():
+        pytest.fail(f"needs {reason} (may not be skipped: {' or '.join(REQUIRE_ALL)} is set)")
+    pytest.skip(f"needs {reason}")
+
+
+def root() -> None:
+    """The test changes users, or makes namespaces."""
+    if os.geteuid() != 0:
+        lacking("root")
+
+
+def tool(name: str, package: str = "") -> str:
+    """The test runs program `name`; returns its path."""
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if path is None:
+        lacking(f"{name} (apt install {package or name})")
+    return path
+
+
+def python_for_all() -> None:
+    """The test lets another user run our interpreter: each folder above it must let them in."""
+    places = {Path(sys.executable), Path(sys.executable).resolve(), Path(sys.prefix)}
+    for place in sorted(places):
+        for folder in (place, *place.parents):
+            if not folder.stat().st_mode & stat.S_IXOTH:
+                lacking(f"an interpreter that other users may run ({folder} is closed to them)")
+
+
+def systemd_box() -> None:
+    """The test boots a systemd of its own with tests/systemd-box."""
+    root()
+    if not SYSTEMD.exists():
+        lacking("systemd (apt install systemd dbus libnss-systemd)")
+    tool("dbus-daemon", "dbus")
+    tool("setpriv", "util-linux")
+    # It makes mount namespaces and overlays, which a container may forbid even to root.
+    probe = subprocess.run(
+        ["unshare", "--mount", "--pid", "--fork", "--", "mount", "-t", "tmpfs", "none", "/mnt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if probe.returncode:
+        lacking(f"the right to mount in a namespace of its own ({probe.stderr.strip()})")

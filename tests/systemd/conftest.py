@@ -1,0 +1,78 @@
+"""One boot of a real systemd for all tests here: what tests/systemd/inside.py saw in the box."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import needs
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SYSTEM_PYTHON = "/usr/bin/python3"  # what scripts/install takes
+PARTS = ("epolld", "etc", "scripts", "systemd", "pyproject.toml", "README.md", "LICENSE")
+BOX_LIMIT = 240  # seconds; it takes about 30
+
+
+@pytest.fixture(scope="session")
+def seen(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Every step's facts, by the step's name."""
+    needs.systemd_box()
+    needs.tool("nc", "netcat-openbsd")
+    needs.tool(SYSTEM_PYTHON, "python3-venv")
+    assert request.config.cache is not None
+    project = tmp_path_factory.mktemp("systemd") / "project"
+    _copy_project(project)
+    wheels = _wheels(request.config.cache)
+    inherited = {name: value for name, value in os.environ.items() if "PIP_" not in name}
+    # No package index can be reached from in there, nor may one be looked for.
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": "/dev/null"}
+    done = subprocess.run(
+        [
+            *(str(PROJECT / "tests/systemd-box"), "run", "-t", str(BOX_LIMIT)),
+            # Both may lie on a file system that the box does not see by itself (/tmp).
+            *("-b", str(project.parent), "-b", str(wheels)),
+            *(SYSTEM_PYTHON, str(project / "inside.py"), str(project)),
+        ],
+        env=inherited | offline | {"LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def _copy_project(to: Path) -> None:
+    """What scripts/install reads, and where it may write without touching the checkout."""
+    to.mkdir()
+    for part in PARTS:
+        if (PROJECT / part).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(PROJECT / part, to / part, ignore=ignored)
+        else:
+            shutil.copy(PROJECT / part, to)
+    shutil.copy(Path(__file__).with_name("inside.py"), to)
+
+
+def _wheels(cache: pytest.Cache) -> Path:
+    """All that pip needs in the box, fetched outside; kept until the needs change."""
+    document = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    wanted = [*document["build-system"]["requires"], *document["project"]["dependencies"]]
+    key = hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]
+    wheels = Path(cache.mkdir(f"systemd-wheels-{key}"))
+    if not (wheels / "complete").exists():
+        maker = wheels / "venv"  # not ours: the wheels must fit the system's interpreter
+        subprocess.run([SYSTEM_PYTHON, "-m", "venv", "--clear", maker], check=True)
+        subprocess.run([maker / "bin/pip", "wheel", "-q", "-w", wheels, *wanted], check=True)
+        shutil.rmtree(maker)
+        (wheels / "complete").touch()
+    return wheels

@@ -1,0 +1,284 @@
+"""What is done inside the box: install, start, reload, break, stop and remove the real thing.
+
+Runs as root under the box's systemd, with the system's python3 and nothing else. Does, and prints
+what it saw as one JSON object, a member a step; judges nothing: that is test_systemd.py's. A step
+that goes wrong leaves its traceback under "error", and the next one goes on.
+
+    inside.py PROJECT    the project's folder
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(sys.argv[1])
+CONFIG = Path("/etc/epolld/epolld.yaml")
+ADDRESS = ("127.0.0.1", 1688)
+CGROUP = Path("/sys/fs/cgroup/system.slice/epolld.service/cgroup.procs")
+PATIENCE = 15.0  # seconds for anything that is waited for
+
+# Port 7 needs the capability, the Unix socket the runtime directory, the file the logs' directory.
+EVERYTHING = """
+master: {}
+workers: {count: 3}
+services:
+  - {name: upper, bind: ["127.0.0.1:1688", "unix:/run/epolld/upper.sock"]}
+  - {name: echo, bind: "127.0.0.1:7"}
+logging: {target: file, file: /var/log/epolld/epolld.log}
+"""
+BROKEN = "workers:\n  count: many\n"
+
+seen: dict[str, dict[str, Any]] = {}
+
+
+@contextmanager
+def step(name: str) -> Iterator[dict[str, Any]]:
+    """Collect what one step sees."""
+    facts = seen.setdefault(name, {})
+    try:
+        yield facts
+    except Exception:
+        facts["error"] = traceback.format_exc()
+        facts["journal"] = journal()
+        facts["unit"] = show()
+
+
+def run(*command: str, text: str | None = None) -> dict[str, Any]:
+    """Run a command to its end."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+
+
+def systemctl(*arguments: str) -> dict[str, Any]:
+    """Run systemctl."""
+    return run("systemctl", *arguments)
+
+
+def show(unit: str = "epolld") -> dict[str, str]:
+    """What systemd holds of a unit."""
+    names = "ActiveState,SubState,Result,MainPID,StatusText,NRestarts,ExecMainStatus,ExecMainCode"
+    lines = systemctl("show", unit, "--property", names)["out"].splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def journal() -> str:
+    """All that epolld and systemd said about the unit so far."""
+    run("journalctl", "--sync")
+    return str(run("journalctl", "--unit", "epolld", "--output", "cat", "--no-pager")["out"])
+
+
+def wait_for(what: str, condition: Callable[[], Any]) -> Any:
+    """The first true value of `condition`; TimeoutError when it stays false."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE:g} s in vain for {what}")
+        time.sleep(0.05)  # between two looks: nothing is told by its length
+    return value
+
+
+def wait_for_journal(pattern: str, since: str) -> str:
+    """The first match of `pattern` after what the journal held before, `since`."""
+    found = wait_for(
+        f"{pattern!r} in the journal",
+        lambda: re.search(pattern, journal()[len(since) :], re.MULTILINE),
+    )
+    return str(found.group())
+
+
+def processes() -> list[int]:
+    """The processes of the unit."""
+    return sorted(map(int, CGROUP.read_text().split())) if CGROUP.exists() else []
+
+
+def workers() -> list[int]:
+    """Those that are not the master."""
+    return [pid for pid in processes() if pid != int(show()["MainPID"])]
+
+
+def titles() -> list[str]:
+    """How the unit's processes are called, and who they are."""
+    pids = ",".join(map(str, processes()))
+    lines = run("ps", "--no-headers", "-o", "user:16,args", "-p", pids)["out"].splitlines()
+    return [" ".join(line.split()) for line in lines]
+
+
+def ask(address: Any, text: bytes = b"hello\n") -> str:
+    """Send a line, and return what comes back."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as client:
+        client.settimeout(PATIENCE)
+        client.connect(address)
+        client.sendall(text)
+        client.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+
+
+def serves() -> str:
+    """Ask until there is an answer: the daemon is on its way."""
+
+    def answer() -> str:
+        try:
+            return ask(ADDRESS)
+        except OSError:
+            return ""
+
+    return str(wait_for("an answer", answer))
+
+
+def install() -> None:
+    """Twice: the second time over what is there, the configuration edited."""
+    with step("install") as facts:
+        facts["run"] = run(str(PROJECT / "scripts/install"))
+        facts["config"] = CONFIG.read_text()
+        facts["user"] = run("getent", "passwd", "epolld")["out"]
+        facts["enabled"] = systemctl("is-enabled", "epolld", "epolld.socket")["out"].split()
+    with step("install again") as facts:
+        CONFIG.write_text(CONFIG.read_text() + "# mine\n")
+        facts["run"] = run(str(PROJECT / "scripts/install"))
+        facts["config"] = CONFIG.read_text()
+
+
+def start() -> None:
+    """As the README says, with a client that is not ours."""
+    with step("start") as facts:
+        facts["run"] = systemctl("start", "epolld")
+        facts["unit"] = show()  # at once: READY was waited for
+        facts["answer"] = run("nc", "-N", "-w", "5", *map(str, ADDRESS), text="hello\n")["out"]
+        facts["status"] = systemctl("status", "--no-pager", "epolld")["out"]
+        facts["titles"] = titles()
+        facts["runtime"] = sorted(os.listdir("/run/epolld"))
+        facts["runtime mode"] = oct(os.stat("/run/epolld").st_mode & 0o777)
+        facts["pidfile"] = Path("/run/epolld/epolld.pid").read_text().strip()
+        facts["security"] = run("systemd-analyze", "security", "--no-pager", "epolld")["out"]
+
+
+def reload() -> None:
+    """One that works, one that may not; the open connection outlives both."""
+    original = CONFIG.read_text()
+    with step("reload") as facts, socket.create_connection(ADDRESS, timeout=PATIENCE) as open_one:
+        before, facts["before"] = journal(), show()
+        facts["run"] = systemctl("reload", "epolld")
+        facts["line"] = wait_for_journal("reload done.*", before)
+        facts["unit"] = wait_for("running", lambda: (u := show())["SubState"] == "running" and u)
+        facts["answer"] = serves()
+        open_one.sendall(b"still here\n")
+        facts["open one"] = open_one.recv(4096).decode()
+    with step("reload broken") as facts:
+        CONFIG.write_text(BROKEN)
+        before, facts["before"] = journal(), show()
+        facts["run"] = systemctl("reload", "epolld")
+        facts["line"] = wait_for_journal("reload failed[^$]*?:2:10: .*", before)
+        facts["answer"] = serves()
+        facts["unit"] = wait_for("running", lambda: (u := show())["SubState"] == "running" and u)
+    with step("reload everything") as facts:
+        CONFIG.write_text(EVERYTHING)
+        facts["run"] = systemctl("reload", "epolld")
+        wait_for("the new socket", Path("/run/epolld/upper.sock").exists)
+        facts["tcp"] = serves()
+        facts["unix"] = ask("/run/epolld/upper.sock")
+        facts["port 7"] = ask(("127.0.0.1", 7))
+        facts["titles"] = titles()
+        facts["log"] = Path("/var/log/epolld/epolld.log").read_text()
+    CONFIG.write_text(original)
+
+
+def kill() -> None:
+    """First a worker, then the master."""
+    with step("restart") as facts:
+        facts["run"] = systemctl("restart", "epolld")
+        facts["answer"] = serves()
+    with step("worker killed") as facts:
+        facts["before"], old = show(), workers()
+        os.kill(old[0], signal.SIGKILL)
+        wait_for("a new worker", lambda: len(workers()) == len(old) and old[0] not in workers())
+        facts["answer"] = serves()
+        facts["unit"] = show()
+    with step("master killed") as facts:
+        facts["before"], old = show(), processes()
+        os.kill(int(facts["before"]["MainPID"]), signal.SIGKILL)
+        facts["unit"] = wait_for(
+            "another master",
+            lambda: (
+                (unit := show())["ActiveState"] == "active"
+                and unit["MainPID"] not in ("0", facts["before"]["MainPID"])
+                and unit
+            ),
+        )
+        facts["answer"] = serves()
+        facts["left"] = sorted(set(old) & set(processes()))
+
+
+def stop() -> None:
+    """With a client that stays: it is drained, not waited for without end."""
+    with step("stop") as facts:
+        pids = processes()
+        facts["run"] = systemctl("stop", "epolld")
+        facts["unit"] = show()
+        facts["left"] = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        facts["runtime"] = os.path.exists("/run/epolld")
+        facts["port"] = socket.socket().connect_ex(ADDRESS)
+
+
+def start_broken() -> None:
+    """A configuration that is wrong at the start is not tried again and again."""
+    original = CONFIG.read_text()
+    with step("start broken") as facts:
+        CONFIG.write_text(BROKEN)
+        before = journal()
+        facts["run"] = systemctl("start", "epolld")
+        facts["unit"] = show()
+        facts["journal"] = journal()[len(before) :]
+    CONFIG.write_text(original)
+    systemctl("reset-failed", "epolld")
+
+
+def activate() -> None:
+    """The socket is there before the daemon, and stays there when it goes."""
+    with step("socket") as facts:
+        facts["run"] = systemctl("start", "epolld.socket")
+        facts["before"] = show()
+        facts["answer"] = ask(ADDRESS)
+        facts["unit"] = show()
+        # What comes while the service is down waits in the socket's queue.
+        facts["stop"] = systemctl("stop", "epolld")
+        facts["answer again"] = ask(ADDRESS)
+        facts["stop all"] = systemctl("stop", "epolld.socket", "epolld")
+        facts["port"] = socket.socket().connect_ex(ADDRESS)
+
+
+def uninstall() -> None:
+    """While it runs."""
+    with step("uninstall") as facts:
+        systemctl("start", "epolld")
+        pids = processes()
+        facts["run"] = run(str(PROJECT / "scripts/install"), "--uninstall")
+        facts["left"] = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        places = ("/opt/epolld", "/etc/systemd/system/epolld.service", "/run/epolld")
+        places += ("/etc/systemd/system/epolld.socket", "/etc/sysusers.d/epolld.conf")
+        facts["there"] = [place for place in places if os.path.lexists(place)]
+        facts["config"] = CONFIG.read_text()
+        facts["user"] = run("getent", "passwd", "epolld")["out"]
+        facts["again"] = run(str(PROJECT / "scripts/install"), "--uninstall")
+
+
+def main() -> None:
+    """All steps, in the only order in which they make sense."""
+    for act in (install, start, reload, kill, stop, start_broken, activate):
+        act()
+    seen["journal"] = {"text": journal()}
+    uninstall()
+    json.dump(seen, sys.stdout)
+
+
+main()

@@ -1,0 +1,161 @@
+"""epolld under a real systemd: what the operator does, and what happens to it.
+
+Judges what inside.py saw in tests/systemd-box; all tests share one boot.
+"""
+
+from typing import Any
+
+import pytest
+
+# The first test waits for the box, and for pip outside of it the first time.
+pytestmark = pytest.mark.timeout(420)
+
+Seen = dict[str, Any]
+
+
+def step(seen: Seen, name: str) -> dict[str, Any]:
+    """The facts of a step that went to its end."""
+    facts: dict[str, Any] = seen[name]
+    if "error" in facts:
+        pytest.fail(f"{facts['error']}\n{facts['unit']}\n{facts['journal']}")
+    return facts
+
+
+def succeeded(command: dict[str, Any]) -> bool:
+    """Whether a command ended well; shows in the failing assertion what it said."""
+    assert command["code"] == 0, command["err"] + command["out"]
+    return True
+
+
+def test_install_sets_up_everything_and_enables_nothing(seen: Seen) -> None:
+    facts = step(seen, "install")
+    assert succeeded(facts["run"])
+    assert "wrote /etc/epolld/epolld.yaml" in facts["run"]["err"]
+    assert "upper" in facts["config"]
+    assert facts["user"].split(":")[0] == "epolld"
+    assert facts["user"].strip().endswith("nologin")
+    assert facts["enabled"] == ["disabled", "disabled"]
+
+
+def test_install_again_keeps_the_configuration(seen: Seen) -> None:
+    facts = step(seen, "install again")
+    assert succeeded(facts["run"])
+    assert "kept /etc/epolld/epolld.yaml" in facts["run"]["err"]
+    assert facts["config"].endswith("# mine\n")
+
+
+def test_start_returns_when_it_serves(seen: Seen) -> None:
+    facts = step(seen, "start")
+    assert succeeded(facts["run"])
+    assert facts["unit"]["ActiveState"] == "active"
+    assert facts["answer"] == "HELLO\n"
+
+
+def test_status_tells_who_serves_what(seen: Seen) -> None:
+    facts = step(seen, "start")
+    assert f"Main PID: {facts['unit']['MainPID']} " in facts["status"]
+    assert 'Status: "' in facts["status"]
+    assert "generation 1" in facts["unit"]["StatusText"]
+
+
+def test_all_processes_run_as_the_service_user(seen: Seen) -> None:
+    facts = step(seen, "start")
+    assert len(facts["titles"]) >= 2
+    assert all(line.startswith("epolld epolld: ") for line in facts["titles"])
+
+
+def test_the_runtime_directory_holds_the_pid_file(seen: Seen) -> None:
+    facts = step(seen, "start")
+    assert facts["pidfile"] == facts["unit"]["MainPID"]
+    assert facts["runtime mode"] == "0o750"
+
+
+def test_the_unit_is_as_closed_as_promised(seen: Seen) -> None:
+    overall = step(seen, "start")["security"].splitlines()[-1]
+    assert float(overall.split(":")[1].split()[0]) <= 1.5, overall
+
+
+def test_reload_makes_a_new_generation_of_the_same_master(seen: Seen) -> None:
+    facts = step(seen, "reload")
+    assert succeeded(facts["run"])
+    assert "generation 2" in facts["line"]
+    assert "generation 2" in facts["unit"]["StatusText"]
+    assert facts["unit"]["MainPID"] == facts["before"]["MainPID"]
+    assert facts["answer"] == "HELLO\n"
+    assert facts["open one"] == "STILL HERE\n"
+
+
+def test_reload_of_a_wrong_file_changes_nothing_and_says_where(seen: Seen) -> None:
+    facts = step(seen, "reload broken")
+    assert "/etc/epolld/epolld.yaml:2:10: workers.count: " in facts["line"]
+    assert facts["answer"] == "HELLO\n"
+    assert facts["unit"]["ActiveState"] == "active"
+    assert facts["unit"]["MainPID"] == facts["before"]["MainPID"]
+    assert "generation 2" in facts["unit"]["StatusText"]
+
+
+def test_privileged_ports_unix_sockets_and_log_files_work_in_the_hardened_unit(seen: Seen) -> None:
+    facts = step(seen, "reload everything")
+    assert facts["tcp"] == facts["unix"] == "HELLO\n"
+    assert facts["port 7"] == "hello\n"
+    assert "reload done" in facts["log"]
+
+
+def test_a_killed_worker_is_replaced_and_the_unit_stays_up(seen: Seen) -> None:
+    facts = step(seen, "worker killed")
+    assert facts["answer"] == "HELLO\n"
+    assert facts["unit"]["MainPID"] == facts["before"]["MainPID"]
+    assert facts["unit"]["NRestarts"] == facts["before"]["NRestarts"]
+
+
+def test_a_killed_master_is_started_anew(seen: Seen) -> None:
+    facts = step(seen, "master killed")
+    assert facts["answer"] == "HELLO\n"
+    assert int(facts["unit"]["NRestarts"]) == int(facts["before"]["NRestarts"]) + 1
+    assert facts["left"] == []
+
+
+def test_stop_leaves_nothing(seen: Seen) -> None:
+    facts = step(seen, "stop")
+    assert succeeded(facts["run"])
+    assert (facts["unit"]["ActiveState"], facts["unit"]["Result"]) == ("inactive", "success")
+    assert facts["left"] == []
+    assert not facts["runtime"]
+    assert facts["port"] != 0
+
+
+def test_a_wrong_configuration_is_not_tried_again_and_again(seen: Seen) -> None:
+    facts = step(seen, "start broken")
+    assert facts["run"]["code"] != 0
+    # Not "activating (auto-restart)".
+    assert facts["unit"]["ActiveState"] == "failed"
+    assert facts["unit"]["ExecMainStatus"] == "78"
+    assert "/etc/epolld/epolld.yaml:2:10: workers.count: " in facts["journal"]
+
+
+def test_the_first_client_starts_a_socket_activated_daemon(seen: Seen) -> None:
+    facts = step(seen, "socket")
+    assert succeeded(facts["run"])
+    assert facts["before"]["ActiveState"] == "inactive"
+    assert facts["answer"] == "HELLO\n"
+    assert facts["unit"]["ActiveState"] == "active"
+    assert succeeded(facts["stop"])
+    assert facts["answer again"] == "HELLO\n"
+    assert succeeded(facts["stop all"])
+    assert facts["port"] != 0
+
+
+def test_uninstall_leaves_the_configuration_and_the_user(seen: Seen) -> None:
+    facts = step(seen, "uninstall")
+    assert succeeded(facts["run"])
+    assert facts["left"] == facts["there"] == []
+    assert facts["config"].endswith("# mine\n")
+    assert facts["user"]
+    assert succeeded(facts["again"])
+
+
+def test_nothing_was_forbidden_that_the_daemon_needs(seen: Seen) -> None:
+    text = seen["journal"]["text"]
+    assert "Traceback" not in text
+    assert "Operation not permitted" not in text
+    assert "Permission denied" not in text

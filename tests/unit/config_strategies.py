@@ -1,0 +1,99 @@
+"""Hypothesis strategies for whole configurations, all valid."""
+
+import string
+
+from hypothesis import strategies as st
+
+from epolld.address import Address, FdAddress, TcpAddress, UnixAddress
+from epolld.config import Config, Logging, Master, Service, Workers
+from epolld.config.schema import MAX_INT, MAX_WORKERS
+
+printable = st.text(
+    st.characters(exclude_categories=("Cs",), min_codepoint=0x20).filter(lambda c: c != "\x7f"),
+    min_size=1,
+    max_size=12,
+)
+paths = printable.map(lambda text: "/" + text)
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,8}", fullmatch=True)
+protocols = st.one_of(names, st.builds("{0}.{0}:{0}".format, st.sampled_from(["a", "b_1"])))
+durations = st.one_of(st.integers(0, 10**6).map(float), st.floats(0, 10**6))
+counts = st.integers(1, MAX_INT)
+maybe = st.none
+socket_files = st.builds(
+    UnixAddress,
+    st.text(string.ascii_letters + " :#'\"{}é", min_size=1, max_size=20).map(lambda s: f"/{s}"),
+    maybe() | st.integers(0, 0o777),
+    maybe() | printable,
+    maybe() | printable,
+)
+addresses: st.SearchStrategy[Address] = st.one_of(
+    st.builds(TcpAddress, st.ip_addresses(v=4).map(str), st.integers(0, 65535)),
+    st.builds(TcpAddress, st.sampled_from(["::1", "::", "localhost"]), st.integers(0, 65535)),
+    st.builds(FdAddress, st.integers(0, 999)),
+    st.builds(UnixAddress, names.map(lambda name: f"@{name}")),
+    socket_files,
+)
+text = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+plain_data = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False)
+    | text
+    | st.sampled_from(
+        ["yes", "null", "1", "012", "1e3", "~", "", "<<", ".inf", "a: b", "#", "12:30"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """Any valid configuration."""
+    used = draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    pool = draw(st.lists(addresses, min_size=3, max_size=6, unique_by=_identity))
+    services = tuple(
+        Service(
+            name=name,
+            protocol=draw(protocols),
+            options=draw(st.dictionaries(text, plain_data, max_size=3)),
+            bind=tuple(pool[index :: len(used)]),
+            backlog=draw(counts),
+            idle_timeout=draw(durations),
+            nodelay=draw(st.booleans()),
+            keepalive=draw(st.booleans()),
+            reuseport=draw(st.booleans()),
+            v6only=draw(st.booleans()),
+        )
+        for index, name in enumerate(used)
+    )
+    return Config(
+        Master(
+            user=draw(maybe() | printable),
+            group=draw(maybe() | printable),
+            umask=draw(st.integers(0, 0o777)),
+            pidfile=draw(maybe() | paths),
+            runtime_directory=draw(maybe() | paths),
+            working_directory=draw(maybe() | paths),
+            title=draw(printable),
+        ),
+        Workers(
+            count=draw(st.just("auto") | st.integers(1, MAX_WORKERS)),
+            graceful_timeout=draw(durations),
+            boot_timeout=draw(durations.filter(bool)),
+            stuck_timeout=draw(durations),
+            max_connections=draw(counts),
+        ),
+        services,
+        Logging(
+            level=draw(st.sampled_from(["debug", "info", "warning", "error"])),
+            target=draw(st.sampled_from(["stderr", "syslog", "file"])),
+            file=draw(paths),
+            format=draw(st.sampled_from(["text", "json"])),
+        ),
+    )
+
+
+def _identity(address: Address) -> object:
+    return address.path if isinstance(address, UnixAddress) else address
