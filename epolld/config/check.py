@@ -30,7 +30,7 @@ _ADDRESS = Binds.expects
 
 
 def check(root: Node | None, file: str) -> tuple[Config | None, list[errors.Problem]]:
-    """The configuration in `root`, or None and the problems, sorted by place."""
+    """The configuration in `root`, or None and the problems, each once."""
     checker = _Checker()
     node = root if root is not None and not is_null(root) else Mapping(Place(file, 1, 1), [])
     config = checker.struct(Config, node, "")
@@ -40,7 +40,7 @@ def check(root: Node | None, file: str) -> tuple[Config | None, list[errors.Prob
             "services",
             "there are no services; add one, such as {name: upper, bind: 127.0.0.1:1688}",
         )
-    problems = sorted(set(checker.problems))
+    problems = list(dict.fromkeys(checker.problems))
     return (None if problems else config), problems
 
 

@@ -71,14 +71,13 @@ def _read(path: str) -> str:
         raise MarkedError(nowhere, f"cannot be read: {error}") from None
     if len(data) > marks.MAX_BYTES:
         raise MarkedError(nowhere, f"longer than {marks.MAX_BYTES >> 20} MiB; make it smaller")
+    data = data.removeprefix(b"\xef\xbb\xbf")  # a byte order mark counts in no column
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line_start = before.rfind(b"\n") + 1
-        place = Place(
-            path, before.count(b"\n") + 1, len(before[line_start:].decode("utf-8-sig")) + 1
-        )
+        place = Place(path, before.count(b"\n") + 1, len(before[line_start:].decode()) + 1)
         raise MarkedError(
             place, f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
         ) from None
@@ -95,7 +94,7 @@ def _locate(node: Node | None, parts: list[str], place: Place) -> Place:
             place = key.place
         elif isinstance(node, Sequence):
             labels = service_labels(node)
-            if part not in labels and not (part.isdigit() and int(part) < len(labels)):
+            if part not in labels and not (part.isdecimal() and int(part) < len(labels)):
                 break
             node = node.items[labels.index(part) if part in labels else int(part)]
             place = node.place

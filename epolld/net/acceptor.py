@@ -152,7 +152,7 @@ class Acceptor:
     def enter(self) -> None:
         """Stand in the accept queue, last."""
         if not self._queued:
-            self._loop.register(self.fileno(), LISTEN_EVENTS, self.on_ready)
+            self._loop.add(self.fileno(), LISTEN_EVENTS, self)
             self._queued = True
 
     def leave(self) -> None:

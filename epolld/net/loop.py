@@ -15,12 +15,14 @@ This loop knows nothing of sockets, protocols or processes. It is the master's l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
 from epolld.net.timers import Timer, TimerHeap
 
@@ -33,7 +35,21 @@ EPOLLOUT = select.EPOLLOUT
 # their turn, and the list that poll() builds; what does not fit is first in line at the next call.
 MAX_EVENTS = 256
 
-Handler = Callable[[int], object]  # called with the events that are ready
+
+class Watcher(Protocol):
+    """Whoever has a descriptor in the loop."""
+
+    def on_ready(self, events: int) -> object:
+        """`events` are ready; may be called once too often, so expect EAGAIN."""
+
+
+class Callback:
+    """A watcher made of a function, for those that are no object of their own."""
+
+    __slots__ = ("on_ready",)
+
+    def __init__(self, function: Callable[[int], object]) -> None:
+        self.on_ready = function
 
 
 class EventLoop:
@@ -44,29 +60,41 @@ class EventLoop:
     costs as much as a dict look-up.
     """
 
-    __slots__ = ("_clock", "_deferred", "_epoll", "_handlers", "_stopping", "_timers", "now")
+    __slots__ = ("_clock", "_deferred", "_epoll", "_stopping", "_timers", "_watchers", "now")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        self._watchers: dict[int, Watcher] = {}  # by descriptor
         self._timers = TimerHeap()
         self._deferred: deque[Callable[[], object]] = deque()
         self._stopping = False
         self.now = clock()
 
-    def register(self, fd: int, events: int, handler: Handler) -> None:
-        """Call `handler(ready_events)` whenever one of `events` is ready on `fd`.
+    def add(self, fd: int, events: int, watcher: Watcher) -> None:
+        """Call `watcher.on_ready(ready_events)` whenever one of `events` is ready on `fd`.
 
+        The loop keeps the object and not its bound method: with many connections, 80 bytes each.
         Raises FileExistsError if it is registered already, OSError as epoll_ctl(2) does
         (ENOSPC: /proc/sys/fs/epoll/max_user_watches is reached).
         """
         self._epoll.register(fd, events)
-        self._handlers[fd] = handler
+        self._watchers[fd] = watcher
+
+    def register(self, fd: int, events: int, function: Callable[[int], object]) -> None:
+        """As `add`, with a function to call."""
+        self.add(fd, events, Callback(function))
 
     def modify(self, fd: int, events: int) -> None:
         """Wait for other events on a registered `fd`."""
         self._epoll.modify(fd, events)
+
+    def park(self, fd: int) -> None:
+        """Wait for nothing on `fd`, not even for errors, until it is added again.
+
+        EPOLLERR and EPOLLHUP cannot be masked; only who is not in the interest list is spared.
+        """
+        self._epoll.unregister(fd)
 
     def unregister(self, fd: int) -> None:
         """Wait for `fd` no longer; to be called before it is closed. Harmless if it is unknown.
@@ -74,8 +102,9 @@ class EventLoop:
         Closing alone does not do: the kernel forgets a descriptor only when the last copy of the
         open file is closed, and a forked process may hold one (epoll(7), "Questions and answers").
         """
-        if self._handlers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        if self._watchers.pop(fd, None) is not None:
+            with contextlib.suppress(FileNotFoundError):  # parked
+                self._epoll.unregister(fd)
 
     def requeue(self, fd: int, events: int) -> None:
         """Remove and add `fd` in the kernel: its place among the waiters becomes the last.
@@ -85,9 +114,9 @@ class EventLoop:
         self._epoll.unregister(fd)
         self._epoll.register(fd, events)
 
-    def watched(self) -> int:
-        """How many descriptors are registered."""
-        return len(self._handlers)
+    def watchers(self) -> list[Watcher]:
+        """All that is registered now, parked ones included."""
+        return list(self._watchers.values())
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call `callback()` when the events of this wake-up have been served."""
@@ -101,7 +130,7 @@ class EventLoop:
         """Serve until `stop()` is called. The hot path of every message goes through here."""
         poll = self._epoll.poll
         clock = self._clock
-        handler_of = self._handlers.get
+        watcher_of = self._watchers.get
         deferred = self._deferred
         self.now = clock()
         while not self._stopping:
@@ -111,10 +140,10 @@ class EventLoop:
                 # Looked up anew for each event: an earlier callback of this same wake-up may have
                 # closed that connection. (Its number cannot be another's yet: transports close
                 # their descriptor in a deferred call, after the events.)
-                handler = handler_of(fd)
-                if handler is not None:
+                watcher = watcher_of(fd)
+                if watcher is not None:
                     try:
-                        handler(events)
+                        watcher.on_ready(events)
                     except Exception as exc:
                         self._fence(exc)
             fd = -1  # nobody's turn: see descriptor_served
@@ -134,7 +163,7 @@ class EventLoop:
         interest list it would change.
         """
         self._epoll.close()
-        self._handlers.clear()
+        self._watchers.clear()
 
     def _timeout(self) -> float | None:
         """Seconds that poll may wait; it rounds up to milliseconds, so a timer is never early."""

@@ -38,8 +38,9 @@ READ_SIZE = 65536
 # The write buffer's water marks in bytes; asyncio's defaults.
 HIGH_WATER = 65536
 LOW_WATER = 16384
+DEFAULT_LIMITS = LOW_WATER, HIGH_WATER
 
-UNREGISTERED = -1  # a value of _events: not in the epoll's interest list
+UNREGISTERED = -1  # a value of _events: not in the interest list; new, or parked
 
 Buffer = bytes | bytearray | memoryview
 
@@ -67,10 +68,8 @@ class Transport:
         "_eof_received",
         "_eof_written",
         "_events",
-        "_exception",
-        "_high_water",
+        "_limits",
         "_loop",
-        "_low_water",
         "_out",
         "_peer",
         "_protocol",
@@ -98,9 +97,7 @@ class Transport:
         self._eof_received = False
         self._eof_written = False
         self._writing_paused = False
-        self._high_water = HIGH_WATER
-        self._low_water = LOW_WATER
-        self._exception: BaseException | None = None  # for connection_lost
+        self._limits = DEFAULT_LIMITS
         self.last_active = loop.now
 
     def __repr__(self) -> str:
@@ -201,12 +198,12 @@ class Transport:
             low = high // 4
         if not high >= low >= 0:
             raise ValueError(f"high ({high}) must be >= low ({low}), and low >= 0")
-        self._high_water, self._low_water = high, low
+        self._limits = low, high
         self._pause_if_full()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """The water marks `(low, high)` in bytes."""
-        return self._low_water, self._high_water
+        return self._limits
 
     def get_write_buffer_size(self) -> int:
         """Bytes accepted for writing that the kernel has not taken yet."""
@@ -278,6 +275,11 @@ class Transport:
             elif self._state is not CLOSED:
                 self._on_hangup()
 
+    @property
+    def service(self) -> Service:
+        """The service that it belongs to."""
+        return self._service
+
     def fileno(self) -> int:
         """The socket's descriptor; -1 once it is closed."""
         return self._sock.fileno()
@@ -313,15 +315,10 @@ class Transport:
         if wanted == self._events:
             return
         if self._events == UNREGISTERED:
-            self._loop.register(self._sock.fileno(), wanted, self.on_ready)
+            self._loop.add(self._sock.fileno(), wanted, self)
         else:
             self._loop.modify(self._sock.fileno(), wanted)
         self._events = wanted
-
-    def _unwatch(self) -> None:
-        if self._events != UNREGISTERED:
-            self._loop.unregister(self._sock.fileno())
-            self._events = UNREGISTERED
 
     def _flush(self) -> None:
         """Send what the peer takes of the buffer now."""
@@ -339,7 +336,7 @@ class Transport:
         if not out:
             self._out = None
             self._direct = self._state is OPEN and not self._eof_written
-        if self._writing_paused and len(out) <= self._low_water:
+        if self._writing_paused and len(out) <= self._limits[0]:
             self._writing_paused = False
             self._guard("resume_writing")  # may write again, close or abort
         if self._out is None and self._state is not CLOSED:
@@ -351,7 +348,7 @@ class Transport:
                 self._watch()
 
     def _pause_if_full(self) -> None:
-        if not self._writing_paused and self.get_write_buffer_size() > self._high_water:
+        if not self._writing_paused and self.get_write_buffer_size() > self._limits[1]:
             self._writing_paused = True
             self._guard("pause_writing")
 
@@ -385,7 +382,8 @@ class Transport:
         if number:
             self._break(OSError(number, os.strerror(number)))
         elif self._out is None:
-            self._unwatch()
+            self._loop.park(self._sock.fileno())
+            self._events = UNREGISTERED
 
     def _guard(self, callback: str, *args: object) -> Any:
         """Call a method of the protocol; what it lets through ends this connection only."""
@@ -417,22 +415,16 @@ class Transport:
         """The connection is over: forget the buffer, and tell the protocol after this turn."""
         if self._state is CLOSED:
             return
-        self._unwatch()
+        self._loop.unregister(self._sock.fileno())
         self._state = CLOSED
         self._direct = self._reading = False
         self._out = None
-        self._exception = exc
-        self._loop.call_soon(self._finish)
+        self._loop.call_soon(lambda: self._finish(exc))
 
-    def _finish(self) -> None:
+    def _finish(self, exc: BaseException | None) -> None:
         """Tell the protocol and give the descriptor back: deferred, so that within one turn of
         the loop a descriptor's number never comes to mean another connection."""
-        exc, self._exception = self._exception, None
-        protocol = self._protocol
-        try:
-            protocol.connection_lost(exc)
-        except BaseException as fault:
-            self._fault("connection_lost", fault)
+        self._guard("connection_lost", exc)
         if exc is None and not self._eof_received:
             linger(self._loop, self._sock, self._service.ending)
         else:

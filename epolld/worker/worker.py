@@ -106,7 +106,7 @@ class Worker:
             self._gate.add(listener.sock, by_name[listener.service.name])
         self._loop.register(self._channel.fileno(), 1, self._on_channel)
         self._loop.register(self._signals.fileno(), 1, self._on_signals)
-        self._own_descriptors = self._loop.watched()
+        self._own_descriptors = len(self._loop.watchers())
         boot.settle_memory()
         self._tick()
         self._enter(State.WAITING)
@@ -209,7 +209,7 @@ class Worker:
 
     def _leave_when_done(self) -> None:
         """Stop the loop once no connection is left, nor a socket that lingers for its peer."""
-        if self._count() == 0 and self._loop.watched() <= self._own_descriptors:
+        if self._count() == 0 and len(self._loop.watchers()) <= self._own_descriptors:
             self._loop.stop()
         else:
             self._loop.call_later(LAST_LOOK, self._leave_when_done)
@@ -219,7 +219,7 @@ class Worker:
         self._admission.on_change(self._count())
 
     def _count(self) -> int:
-        return sum(len(service.transports) for service in self._services)
+        return sum(service.live for service in self._services)
 
     def _tick(self) -> None:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""

@@ -91,7 +91,7 @@ def test_reload_of_a_wrong_file_changes_nothing_and_says_where(seen: Seen) -> No
     assert facts["answer"] == "HELLO\n"
     assert facts["unit"]["ActiveState"] == "active"
     assert facts["unit"]["MainPID"] == facts["before"]["MainPID"]
-    assert "generation 2" in facts["unit"]["StatusText"]
+    assert "generation 2 goes on" in facts["line"]
 
 
 def test_privileged_ports_unix_sockets_and_log_files_work_in_the_hardened_unit(seen: Seen) -> None:
@@ -99,6 +99,12 @@ def test_privileged_ports_unix_sockets_and_log_files_work_in_the_hardened_unit(s
     assert facts["tcp"] == facts["unix"] == "HELLO\n"
     assert facts["port 7"] == "hello\n"
     assert "reload done" in facts["log"]
+
+
+def test_the_watchdog_is_fed(seen: Seen) -> None:
+    facts = step(seen, "watchdog")
+    assert succeeded(facts["run"])
+    assert facts["unit"]["NRestarts"] == "0"
 
 
 def test_a_killed_worker_is_replaced_and_the_unit_stays_up(seen: Seen) -> None:
@@ -113,6 +119,13 @@ def test_a_killed_master_is_started_anew(seen: Seen) -> None:
     assert facts["answer"] == "HELLO\n"
     assert int(facts["unit"]["NRestarts"]) == int(facts["before"]["NRestarts"]) + 1
     assert facts["left"] == []
+
+
+def test_stop_lets_open_connections_end(seen: Seen) -> None:
+    facts = step(seen, "drain")
+    assert facts["before"] == "BEFORE\n"
+    assert facts["unit"]["ActiveState"] == "deactivating"
+    assert facts["answer"] == "LAST WORDS\n"
 
 
 def test_stop_leaves_nothing(seen: Seen) -> None:
@@ -138,6 +151,8 @@ def test_the_first_client_starts_a_socket_activated_daemon(seen: Seen) -> None:
     assert succeeded(facts["run"])
     assert facts["before"]["ActiveState"] == "inactive"
     assert facts["answer"] == "HELLO\n"
+    assert "reload done" in facts["reload"]
+    assert facts["answer after reload"] == "HELLO\n"
     assert facts["unit"]["ActiveState"] == "active"
     assert succeeded(facts["stop"])
     assert facts["answer again"] == "HELLO\n"

@@ -291,6 +291,8 @@ services:
 def test_a_byte_order_mark_is_no_problem(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + UPPER.encode())
     assert load(str(file)).config.services
+    assert problems_of(file, b"\xef\xbb\xbfx: 1\n" + UPPER.encode())[0].startswith("1:1: x: ")
+    assert problems_of(file, b"\xef\xbb\xbfx: \xff\n")[0].startswith("1:4: the byte 0xff")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

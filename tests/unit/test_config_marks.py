@@ -112,3 +112,8 @@ def test_the_limits_leave_room() -> None:
     deep = "[" * marks.MAX_DEPTH + "]" * marks.MAX_DEPTH
     assert parse(deep, "f") is not None
     assert parse("[" + "1," * (marks.MAX_NODES // 100) + "]", "f") is not None
+
+
+def test_nesting_does_not_count_a_value_twice() -> None:
+    items = "1," * (marks.MAX_NODES // 10)
+    assert parse("[" * 30 + items + "]" * 30, "f") is not None

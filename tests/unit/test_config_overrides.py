@@ -90,11 +90,11 @@ def test_set_can_replace_the_services(file: str) -> None:
 def test_a_set_into_an_alias_changes_one_side_only(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text(
-        "services:\n- {name: a, bind: x:1, options: &o {k: 1}}\n"
+        "services:\n- {name: a, bind: x:1, options: &o {k: [1]}}\n"
         "- {name: b, bind: x:2, options: *o}\n"
     )
-    a, b = config_of(str(file), "services.b.options.k=2").services
-    assert (a.options, b.options) == ({"k": 1}, {"k": 2})
+    a, b = config_of(str(file), "services.b.options.k.0=2").services
+    assert (a.options, b.options) == ({"k": [1]}, {"k": [2]})
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,11 @@ def test_a_set_into_an_alias_changes_one_side_only(tmp_path: Path) -> None:
             Overrides(service="echo", bind=("1688",)),
             "--bind: services.echo.bind.0: '1688' has no host; write 127.0.0.1:1688 for this "
             "machine only, *:1688 for every interface",
+        ),
+        (
+            Overrides(service="echo", bind=("null",)),
+            "--bind: services.echo.bind.0: 'null' is not an address; write host:port, [v6]:port, "
+            "*:port, unix:/path or fd:N",
         ),
         (
             Overrides(service="time"),

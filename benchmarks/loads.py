@@ -1,0 +1,106 @@
+"""Drives the load programs step by step, on their own core, bounded in time.
+
+Knows their command lines and reports; nothing of servers but a port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from servers import BIN, HERE, LOAD_CORE, BenchmarkError, pinned
+
+LIMIT = 120.0  # seconds any load may last; it is killed then
+
+
+class Load:
+    """A load whose connections stand. `run()` starts it and returns what it reports."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(self) -> dict[str, Any]:
+        """Start the load and wait for its result; the connections stay until it is left.
+
+        Raises BenchmarkError if anything failed: a figure over failures is worth nothing.
+        """
+        self._go()
+        result = self._read()
+        if any(result["failures"].values()):
+            raise BenchmarkError(f"the load met failures: {result['failures']}")
+        return result
+
+    def finish(self) -> dict[str, Any]:
+        """Tell an endless load to stop; returns its report, failures included."""
+        self._go()
+        return self._read()
+
+    def expect(self, line: str) -> None:
+        """Wait for this line. Raises BenchmarkError on any other."""
+        if (got := self._line()) != line:
+            raise BenchmarkError(f"the load printed {got!r} instead of {line!r}")
+
+    def _go(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> dict[str, Any]:
+        line = self._line()
+        if not line:
+            raise BenchmarkError("the load ended without a report (killed after its time limit?)")
+        report: dict[str, Any] = json.loads(line)
+        return report
+
+    def _line(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().rstrip()
+
+
+@contextlib.contextmanager
+def opened(port: int, **options: object) -> Iterator[Load]:
+    """The C load with its connections open and warm; options are those of `load.c`.
+
+    `opened(port, connections=50, messages=1000, burst=True)`: underscores become dashes.
+    """
+    command = [str(BIN / "load"), "--steps", "--port", str(port)]
+    for name, value in options.items():
+        if value is not False:
+            command.append("--" + name.replace("_", "-"))
+            command += [] if value is True else [str(value)]
+    with _running(command) as load:
+        load.expect("open")
+        yield load
+
+
+@contextlib.contextmanager
+def churning(port: int, short: int, long: int) -> Iterator[Load]:
+    """`churn.py` under way: it goes on until `finish()`."""
+    program = str(HERE / "churn.py")
+    with _running([sys.executable, program, str(port), str(short), str(long)]) as load:
+        load.expect("running")
+        yield load
+
+
+@contextlib.contextmanager
+def _running(command: list[str]) -> Iterator[Load]:
+    with pinned(LOAD_CORE):
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+    limit = threading.Timer(LIMIT, process.kill)
+    limit.start()
+    try:
+        yield Load(process)
+        assert process.stdin
+        process.stdin.close()  # the load lets its connections go
+        process.wait()
+    finally:
+        limit.cancel()
+        process.kill()
+        process.wait()

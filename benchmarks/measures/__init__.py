@@ -1,0 +1,1 @@
+"""One file a measure; each has `measure(names, quick) -> Result`."""

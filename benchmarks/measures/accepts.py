@@ -1,0 +1,68 @@
+"""How evenly 1,000 connections that stay spread over four workers, also after a death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import loads
+import servers
+import stats
+from measures.memory import await_connections
+from report import Bar, Result
+
+WORKERS, CONNECTIONS = 4, 1_000
+PACE_US = 1_000
+
+
+def measure(names: Sequence[str], quick: bool) -> Result:
+    """Only epolld spreads over processes; the peers have one."""
+    rounds = 1 if quick else 5
+    result = Result(
+        name="accepts",
+        title=f"{CONNECTIONS:,} connections over {WORKERS} workers, {rounds} rounds, the worst",
+        columns=("arrival", "held by each worker", "largest / mean"),
+    )
+    if "epolld" not in names:
+        return result
+    worst: dict[str, tuple[float, list[int]]] = {}
+    for _ in range(rounds):
+        for arrival, options in (("1 ms apart", {"pace_us": PACE_US}), ("burst", {"burst": True})):
+            first, second = _spread(options)
+            for title, counts in ((arrival, first), (f"{arrival}, after SIGKILL", second)):
+                found = (stats.imbalance(counts), counts)
+                worst[title] = max(worst.get(title, found), found)
+    for title, (value, counts) in worst.items():
+        result.rows.append((title, " ".join(map(str, counts)), f"{value:.3f}"))
+        result.raw[title] = counts
+        limit = 1.02 if title == "1 ms apart" else 1.10
+        result.bars.append(Bar(f"{title}, largest / mean", value, limit))
+    return result
+
+
+def _spread(options: dict[str, object]) -> tuple[list[int], list[int]]:
+    """Counts after the first crowd; and after one worker was killed and as many came again."""
+    with (
+        servers.running("epolld", workers=WORKERS, core=None) as server,
+        loads.opened(server.port, connections=0, idle=CONNECTIONS, **options),
+    ):
+        first = await_connections(server, CONNECTIONS)
+        victim = server.workers()[1]
+        os.kill(victim, signal.SIGKILL)
+        if options.get("burst"):
+            _await_replacement(server, victim)  # all at once would all be over before
+        live = CONNECTIONS - first[1]
+        with loads.opened(server.port, connections=0, idle=CONNECTIONS, **options):
+            return first, await_connections(server, live + CONNECTIONS)
+
+
+def _await_replacement(server: servers.Server, victim: int) -> None:
+    """Wait until there are as many workers again and the new one had time to join the queue."""
+    deadline = time.monotonic() + 10
+    while victim in (pids := server.workers()) or len(pids) < WORKERS:
+        if time.monotonic() > deadline:
+            raise servers.BenchmarkError("the killed worker was not replaced in 10 s")
+        time.sleep(0.02)
+    time.sleep(1.0)

@@ -1,0 +1,74 @@
+"""Measures epolld beside its peers and writes results.json and results.md.
+
+    python benchmarks/run.py [--only MEASURE ...] [--servers NAME ...] [--quick]
+
+The server runs on one core and the load on the other. Exit status 1: a bar was not met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import report
+import servers
+from measures import accepts, memory, message, reload, startup
+
+MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
+    "message": message.measure,
+    "idle": message.measure_idle,
+    "memory": memory.measure,
+    "accepts": accepts.measure,
+    "startup": startup.measure,
+    "reload": reload.measure,
+}
+
+
+def main() -> int:
+    arguments = _parse()
+    if (os.cpu_count() or 1) < 2:
+        print("needs two cores: one for the server, one for the load", file=sys.stderr)
+        return 2
+    servers.raise_descriptor_limit()
+    servers.build()
+    names = [name for name in servers.available() if name in arguments.servers]
+    facts = report.machine()
+    results = []
+    met = True
+    with servers.pinned(servers.LOAD_CORE):
+        for name in arguments.only:
+            try:
+                result = MEASURES[name](names, arguments.quick)
+            except servers.BenchmarkError as error:
+                print(f"## {name}: FAILED: {error}\n", flush=True)
+                met = False
+                continue
+            results.append(result)
+            met = met and all(bar.met for bar in result.bars)
+            print(report.markdown([result], facts).split("\n\n", 2)[2], flush=True)
+    _write(results, facts)
+    return 0 if met else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures epolld beside its peers.")
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument(
+        "--servers", nargs="+", choices=servers.EVERYONE, default=list(servers.EVERYONE)
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    return parser.parse_args()
+
+
+def _write(results: Sequence[report.Result], facts: dict[str, object]) -> None:
+    """Both files hold the last run, whatever it measured."""
+    data = json.dumps(report.as_json(results, facts), indent=2)
+    (servers.HERE / "results.json").write_text(data + "\n")
+    (servers.HERE / "results.md").write_text(report.markdown(results, facts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

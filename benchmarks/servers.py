@@ -1,0 +1,220 @@
+"""Builds, starts and stops epolld and its peers, each on the core it is told.
+
+Knows how each server is launched and when it is ready; measures nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import processes
+
+HERE = Path(__file__).resolve().parent
+BIN = HERE / "bin"
+PEERS = ("c", "uvloop", "go", "asyncio")
+EVERYONE = ("epolld", *PEERS)
+SERVER_CORE, LOAD_CORE = 0, 1
+READY_WITHIN = 10.0  # seconds
+STOP_WITHIN = 5.0  # seconds, then SIGKILL
+
+CONFIG = """\
+master:
+  runtime_directory: {folder}
+{workers}services:
+  - name: upper
+    bind: 127.0.0.1:{port}
+"""
+
+
+class BenchmarkError(Exception):
+    """A benchmark cannot run; the message says why."""
+
+
+@dataclass
+class Server:
+    """A running server. `lines` grows as it prints; `pid` is the process that was started."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    started: float  # time.monotonic() just before exec
+    lines: list[str] = field(default_factory=list)
+    news: threading.Condition = field(default_factory=threading.Condition)
+    ended: bool = False
+    ready_after: float = 0.0  # seconds from exec to the line that says so
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def workers(self) -> list[int]:
+        """Who serves: epolld's workers, or the one process of a peer."""
+        return processes.workers(self.pid) if self.name == "epolld" else [self.pid]
+
+    def wait_line(self, text: str, since: int = 0, within: float = READY_WITHIN) -> int:
+        """Wait until a line from number `since` on holds the text; returns the number after it.
+
+        Raises BenchmarkError if the server ends or the time is over.
+        """
+        deadline = time.monotonic() + within
+        with self.news:
+            while True:
+                for number in range(since, len(self.lines)):
+                    if text in self.lines[number]:
+                        return number + 1
+                left = deadline - time.monotonic()
+                if self.ended or left <= 0:
+                    tail = "\n".join(self.lines[-10:])
+                    raise BenchmarkError(f"{self.name} did not print {text!r}:\n{tail}")
+                self.news.wait(left)
+
+    def follow(self) -> None:
+        """Collect what it prints, until it ends (runs in a thread)."""
+        assert self.process.stdout
+        for raw in self.process.stdout:
+            with self.news:
+                self.lines.append(raw.decode(errors="replace").rstrip())
+                self.news.notify_all()
+        with self.news:
+            self.ended = True
+            self.news.notify_all()
+
+
+def build() -> None:
+    """Compile the load and the peers into bin/, where older than their sources."""
+    BIN.mkdir(exist_ok=True)
+    for source, target in ((HERE / "load.c", "load"), (HERE / "peers/upper_c.c", "upper_c")):
+        _make(source, BIN / target, ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra"])
+    if shutil.which("go"):
+        main = HERE / "peers/upper_go/main.go"
+        if _older(BIN / "upper_go", main):
+            environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOPROXY": "off"}
+            environment["CGO_ENABLED"] = "0"
+            command = ["go", "build", "-o", str(BIN / "upper_go"), "."]
+            subprocess.run(command, cwd=main.parent, env=environment, check=True)
+
+
+def available() -> tuple[str, ...]:
+    """The servers that this machine can run; the others are left out of the tables."""
+    missing = set()
+    if not (BIN / "upper_go").exists():
+        missing.add("go")
+    probe = [sys.executable, "-c", "import uvloop"]
+    if subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode:
+        missing.add("uvloop")
+    return tuple(name for name in EVERYONE if name not in missing)
+
+
+def raise_descriptor_limit() -> None:
+    """Give the servers, which inherit it, as many descriptors as the hard limit allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """What is started inside runs on this core (None: on all)."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1) if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def running(
+    name: str, workers: int = 1, core: int | None = SERVER_CORE, settings: str = ""
+) -> Iterator[Server]:
+    """A server that is ready; stopped with its whole family on leaving.
+
+    `settings` are lines for epolld's `workers:` section. The default configuration is used
+    for all else.
+    """
+    with tempfile.TemporaryDirectory(prefix="epolld-bench-") as folder:
+        port = _free_port()
+        command = _command(name, port, workers, Path(folder), settings)
+        environment = {**os.environ, "GOMAXPROCS": "1"}
+        with pinned(core):
+            server = Server(
+                name=name,
+                port=port,
+                started=time.monotonic(),
+                process=subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+                ),
+            )
+        follower = threading.Thread(target=server.follow, daemon=True)
+        follower.start()
+        try:
+            server.wait_line("ready")
+            server.ready_after = time.monotonic() - server.started
+            yield server
+        finally:
+            _stop(server)
+            follower.join(STOP_WITHIN)
+
+
+def _command(name: str, port: int, workers: int, folder: Path, settings: str) -> list[str]:
+    """How each server is launched."""
+    if name == "epolld":
+        section = f"workers:\n{settings}" if settings else ""
+        config = folder / "epolld.yaml"
+        config.write_text(CONFIG.format(folder=folder, workers=section, port=port))
+        return [sys.executable, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
+    if name in ("uvloop", "asyncio"):
+        return [sys.executable, str(HERE / f"peers/upper_{name}.py"), str(port)]
+    return [str(BIN / f"upper_{name}"), str(port)]
+
+
+def _stop(server: Server) -> None:
+    """End the server and every process below it, first kindly."""
+    family = processes.family(server.pid)
+    server.process.send_signal(signal.SIGINT if server.name == "epolld" else signal.SIGTERM)
+    try:
+        server.process.wait(STOP_WITHIN)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        server.process.wait()
+    for pid in family[1:]:
+        _end_orphan(pid)
+
+
+def _end_orphan(pid: int) -> None:
+    """Kill a worker that outlived its master; a pidfd cannot hit a later process."""
+    with contextlib.suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if "epolld" in (Path("/proc") / str(pid) / "cmdline").read_text():
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
+
+
+def _make(source: Path, target: Path, compiler: list[str]) -> None:
+    if _older(target, source):
+        subprocess.run([*compiler, "-o", str(target), str(source)], check=True)
+
+
+def _older(target: Path, source: Path) -> bool:
+    return not target.exists() or target.stat().st_mtime < source.stat().st_mtime
+
+
+def _free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
