@@ -81,6 +81,22 @@ class Server:
                     raise BenchmarkError(f"{self.name} did not print {text!r}:\n{tail}")
                 self.news.wait(left)
 
+    def await_connections(self, total: int, within: float = 10.0) -> list[int]:
+        """Wait until those who serve hold this many together; returns how many each has.
+
+        Raises BenchmarkError if they do not in time.
+        """
+        deadline = time.monotonic() + within
+        while True:
+            counts = list(processes.connections(self.workers(), self.port).values())
+            if sum(counts) == total:
+                return counts
+            if time.monotonic() > deadline:
+                raise BenchmarkError(
+                    f"{self.name} holds {sum(counts)} connections instead of {total}: {counts}"
+                )
+            time.sleep(0.05)
+
     def follow(self) -> None:
         """Collect what it prints, until it ends (runs in a thread)."""
         assert self.process.stdout

@@ -7,9 +7,7 @@ no test goes missing unseen. Refuses to install or change anything.
 
 import os
 import shutil
-import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,15 +41,6 @@ def tool(name: str, package: str = "") -> str:
     if path is None:
         lacking(f"{name} (apt install {package or name})")
     return path
-
-
-def python_for_all() -> None:
-    """The test lets another user run our interpreter: each folder above it must let them in."""
-    places = {Path(sys.executable), Path(sys.executable).resolve(), Path(sys.prefix)}
-    for place in sorted(places):
-        for folder in (place, *place.parents):
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                lacking(f"an interpreter that other users may run ({folder} is closed to them)")
 
 
 def systemd_box() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import loads
 import servers
 import stats
-from measures.memory import await_connections
 from report import Bar, Result
 
 WORKERS, CONNECTIONS = 4, 1_000
@@ -42,20 +41,20 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     return result
 
 
-def _spread(options: dict[str, object]) -> tuple[list[int], list[int]]:
+def _spread(options: Mapping[str, object]) -> tuple[list[int], list[int]]:
     """Counts after the first crowd; and after one worker was killed and as many came again."""
     with (
         servers.running("epolld", workers=WORKERS, core=None) as server,
         loads.opened(server.port, connections=0, idle=CONNECTIONS, **options),
     ):
-        first = await_connections(server, CONNECTIONS)
+        first = server.await_connections(CONNECTIONS)
         victim = server.workers()[1]
         os.kill(victim, signal.SIGKILL)
         if options.get("burst"):
             _await_replacement(server, victim)  # all at once would all be over before
         live = CONNECTIONS - first[1]
         with loads.opened(server.port, connections=0, idle=CONNECTIONS, **options):
-            return first, await_connections(server, live + CONNECTIONS)
+            return first, server.await_connections(live + CONNECTIONS)
 
 
 def _await_replacement(server: servers.Server, victim: int) -> None:

@@ -52,29 +52,12 @@ def _grow(name: str) -> list[int]:
         time.sleep(SETTLE)
         sizes.append(processes.pss(pid))
         with loads.opened(server.port, connections=0, idle=STEPS[1]):
-            await_connections(server, STEPS[1])
+            server.await_connections(STEPS[1])
             sizes.append(processes.pss(pid))
             with loads.opened(server.port, connections=0, idle=STEPS[2] - STEPS[1]):
-                await_connections(server, STEPS[2])
+                server.await_connections(STEPS[2])
                 sizes.append(processes.pss(pid))
     return sizes
-
-
-def await_connections(server: servers.Server, total: int) -> list[int]:
-    """Wait until the workers hold this many together; returns how many each has.
-
-    Raises BenchmarkError if they do not within ten seconds.
-    """
-    deadline = time.monotonic() + 10
-    while True:
-        counts = list(processes.connections(server.workers(), server.port).values())
-        if sum(counts) == total:
-            return counts
-        if time.monotonic() > deadline:
-            raise servers.BenchmarkError(
-                f"{server.name} holds {sum(counts)} connections instead of {total}: {counts}"
-            )
-        time.sleep(0.1)
 
 
 def _megabytes(size: float) -> str:

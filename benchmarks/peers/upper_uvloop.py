@@ -6,7 +6,7 @@ from pathlib import Path
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
-from upper_asyncio import main  # noqa: E402  (the peer beside this file)
+from upper_asyncio import main
 
 if __name__ == "__main__":
     uvloop.run(main())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from harness import Client, Config, Daemon, free_port, upper_at
+from processes import eventually
 
 WHO: Config = {"name": "who", "protocol": "protocols:Who", "bind": "127.0.0.1:0"}
 
@@ -63,6 +64,7 @@ def test_services_and_addresses_come_and_go(daemon: Callable[..., Daemon]) -> No
 def test_an_address_moves_to_another_service(daemon: Callable[..., Daemon]) -> None:
     running = daemon()
     running.reload({"services": [{"name": "echo", "bind": "127.0.0.1:0"}]})
+    running.wait_workers(2, generation=2)
     assert running.client(running.address("upper")).ask(b"a") == b"a"
 
 
@@ -99,10 +101,7 @@ def test_log_file_is_taken_into_use_by_master_and_workers(
     logging = {"level": "debug", "target": "file", "file": str(file)}
     made.write_config({"services": [service], "logging": logging})
     made.send(signal.SIGHUP)
-    made.wait_log(r"generation 1\) exited with status 0|logging\.target", 8)
-    client = made.client(made.address("talker"))
-    while made.workers(generation=1):
-        pass
+    made.wait_workers(2, generation=2)
     client = made.client(made.address("talker"))
     client.line()
     client.ask(b"loud", 1)
@@ -131,16 +130,10 @@ def test_a_hup_during_the_start_is_not_lost(make_daemon: Callable[[Config], Daem
     made = make_daemon({"services": [{"name": "mine", "protocol": "mine:P", "bind": "127.0.0.1:0"}]})
     made.write_module("mine", "import time; time.sleep(0.5)\nfrom protocols import Who as P\n")
     made.launch()
-    _until_workers(made)
+    eventually(lambda: made.workers(generation=1), 5, "workers that boot")
     made.send(signal.SIGHUP)
     made.wait_ready()
     made.wait_log("reload done", 4)
-
-
-def _until_workers(made: Daemon) -> None:
-    from processes import eventually
-
-    eventually(lambda: made.workers(generation=1), 5, "workers that boot")
 
 
 def test_a_long_lived_connection_stays_with_its_worker(daemon: Callable[..., Daemon]) -> None:
@@ -166,6 +159,7 @@ def test_the_rest_is_closed_at_graceful_timeout(daemon: Callable[..., Daemon]) -
     assert client.ask(b"a") == b"A"
     running.reload()
     assert client.is_ended()
+    client.close()
     running.wait_workers(1, generation=2)
     running.wait_log(r"closing the last 1 connection")
 

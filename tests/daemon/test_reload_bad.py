@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from harness import Client, Config, Daemon, upper_at
+from harness import Client, Config, Daemon, free_port, upper_at
 from processes import eventually
 
 WHO: Config = {"name": "who", "protocol": "protocols:Who", "bind": "127.0.0.1:0"}
@@ -40,17 +40,20 @@ def old(daemon: Callable[..., Daemon]) -> Iterator[Old]:
 
 def test_wrong_yaml_is_told_with_its_place(old: Old) -> None:
     path = re.escape(str(old.daemon.config_file))
-    old.daemon.write_text("workers:\n  count: two\n  cuont: 2\nservices: []\n")
+    old.daemon.write_text("workers:\n  count: two\n  cuont: 2\nservices: [{name: upper}]\n")
     line = old.daemon.reload(ok=False)
     assert re.search(rf"reload failed: {path}:2:10: workers\.count: ", line)
-    old.check(rf"{path}:2:10: workers\.count: ", rf"{path}:3:3: workers\.cuont: .*count",
-              "services")  # fmt: skip
+    old.check(
+        rf"{path}:2:10: workers\.count: ",
+        rf"{path}:3:3: workers\.cuont: .*did you mean 'count'",
+        rf"{path}:4:12: services\.upper\.bind: missing",
+    )
 
 
 def test_no_yaml_at_all(old: Old) -> None:
     old.daemon.write_text("services: [")
     old.daemon.reload(ok=False)
-    old.check(r"epolld\.yaml:1:")
+    old.check(r"epolld\.yaml:2:1: not YAML")
 
 
 def test_missing_file(old: Old) -> None:
@@ -62,12 +65,12 @@ def test_missing_file(old: Old) -> None:
 def test_import_error_in_user_code(old: Old) -> None:
     old.daemon.write_module("broken", "import epolld\n\n1 / 0\n")
     old.daemon.reload({"services": [{**upper_at(), "protocol": "broken:P"}]}, ok=False)
-    old.check(r"epolld\.yaml:\d+:\d+: .*broken\.py:3: ZeroDivisionError")
+    old.check("exited with status 78", r"epolld\.yaml:\d+:\d+: .*broken\.py:3: ZeroDivisionError")
 
 
 def test_unknown_protocol(old: Old) -> None:
     old.daemon.reload({"services": [upper_at(), {"name": "ecko", "bind": "127.0.0.1:0"}]}, ok=False)
-    old.check("ecko.*did you mean 'echo'")
+    old.check("exited with status 78", "ecko.*did you mean 'echo'")
 
 
 def test_worker_that_exits_at_boot(old: Old) -> None:
@@ -109,13 +112,12 @@ def test_address_in_use(old: Old) -> None:
 
 
 def test_addresses_bound_for_it_are_given_back(old: Old) -> None:
-    from harness import free_port
-
     port = free_port()
     path = old.daemon.directory / "new.sock"
     old.daemon.write_module("leaves", "import os\nos._exit(5)\n")
     bind = [f"127.0.0.1:{port}", f"unix:{path}"]
     old.daemon.reload({"services": [{**upper_at(bind), "protocol": "leaves:P"}]}, ok=False)
+    eventually(lambda: not old.daemon.workers(generation=2), 5, "the new workers gone")
     with pytest.raises(ConnectionRefusedError):
         Client(f"127.0.0.1:{port}")
     assert not path.exists()

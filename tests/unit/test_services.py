@@ -214,7 +214,7 @@ def test_chargen_stops_when_closing() -> None:
 
 def test_chargen_on_a_real_transport() -> None:
     loop = EventLoop()
-    service = Service(loop, "chargen", Chargen, on_change=lambda: service.transports or loop.stop())
+    service = Service(loop, "chargen", Chargen, on_change=lambda: service.live or loop.stop())
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)

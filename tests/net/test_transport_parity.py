@@ -1,0 +1,542 @@
+"""The transport against asyncio's own: the same script on both must leave the same trace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from wiring import DEADLINE, Collected, Notes, narrow, reset, serve, tcp_pair, unix_pair
+from wiring import turn as loop_turn
+
+from epolld.net.loop import EventLoop
+
+BIG = bytes(range(256)) * 1200  # 300 KiB: more than any narrowed buffer and water mark
+
+
+class Stage:
+    """A connection on one of the two engines: its protocol's notes, its peer, and turns."""
+
+    def __init__(self, engine: str, protocol: Notes, pair: Callable[..., Any]) -> None:
+        self.sock, self.peer = pair()
+        narrow(self.sock, self.peer)
+        self.notes = protocol
+        self.got = Collected(self.peer)
+        self.loop: Any
+        if engine == "asyncio":
+            self.loop = asyncio.SelectorEventLoop()
+            self.loop.run_until_complete(
+                self.loop.connect_accepted_socket(lambda: protocol, self.sock)
+            )
+        else:
+            self.loop = EventLoop()
+            serve(self.loop, self.sock, protocol)
+        self.transport = protocol.transport
+        self._asyncio = engine == "asyncio"
+
+    def turn(self) -> None:
+        if self._asyncio:
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        else:
+            loop_turn(self.loop)
+
+    def settle(self) -> None:
+        for _ in range(10):
+            self.turn()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < deadline, self.notes.trace
+            self.turn()
+
+    def say(self, *facts: Any) -> None:
+        """Put something that both engines must agree on into the trace."""
+        self.notes.trace.append(("said", *facts))
+
+    def refused(self, function: Callable[[], object]) -> None:
+        """Note which exception `function` raises."""
+        try:
+            function()
+        except Exception as exc:
+            self.say(type(exc).__name__)
+        else:
+            self.say("accepted")
+
+    def read_to_end(self) -> None:
+        self.until(self.got.read)
+        self.say("peer got", len(self.got.data), hash(bytes(self.got.data)), self.got.end)
+
+    def lost(self) -> None:
+        self.until(lambda: self.notes.lost)
+
+    def close(self) -> None:
+        if not self.notes.lost:
+            self.transport.abort()
+        self.settle()
+        self.peer.close()
+        self.loop.close()
+
+
+def trace_of(engine: str, script: Callable[[Stage], None], pair: Any, on: Any) -> list[Any]:
+    """Run `script` on one engine; returns the trace with exceptions as their types."""
+    with contextlib.closing(Stage(engine, Notes(**on), pair)) as stage:
+        script(stage)
+    return [tuple(type(x) if isinstance(x, Exception) else x for x in e) for e in stage.notes.trace]
+
+
+SCRIPTS: list[Any] = []
+
+# Where the two differ and ought not to.
+KNOWN: dict[str, str] = {
+    "resume_reading_after_eof": "resume_reading() after EOF reads EOF again: eof_received twice",
+    "addresses_are_known_after_the_end": "sockname is asked of the closed socket",
+}
+
+
+def script(**on: Callable[..., Any]) -> Callable[[Callable[[Stage], None]], Any]:
+    """Register a script; `on` are things to do inside callbacks."""
+
+    def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
+        reason = KNOWN.get(function.__name__)
+        marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+        SCRIPTS.append(pytest.param(function, on, id=function.__name__, marks=marks))
+        return function
+
+    return register
+
+
+@script(data_received=lambda p, data: p.transport.write(data.upper()))
+def echo_then_eof(s: Stage) -> None:
+    s.peer.send(b"hello")
+    s.until(lambda: s.notes.data)
+    s.peer.shutdown(socket.SHUT_WR)
+    s.read_to_end()
+    s.lost()
+
+
+@script()
+def close_twice(s: Stage) -> None:
+    s.say(s.transport.is_closing())
+    s.transport.close()
+    s.say(s.transport.is_closing(), s.notes.lost)  # not called from within close()
+    s.transport.close()
+    s.settle()
+    s.transport.close()
+    s.read_to_end()
+
+
+@script()
+def abort_after_close_and_close_after_abort(s: Stage) -> None:
+    s.transport.close()
+    s.transport.abort()
+    s.transport.close()
+    s.settle()
+    s.transport.abort()
+    s.settle()
+
+
+@script()
+def close_sends_what_is_buffered(s: Stage) -> None:
+    s.transport.write(BIG)
+    s.say(s.transport.get_write_buffer_size() > 0)
+    s.transport.close()
+    s.transport.write(b"tail")  # asyncio still appends while the buffer drains
+    s.settle()
+    s.say(s.notes.lost)
+    s.read_to_end()
+    s.lost()
+
+
+@script()
+def abort_drops_what_is_buffered(s: Stage) -> None:
+    s.transport.write(BIG)
+    s.transport.abort()
+    s.say(s.transport.get_write_buffer_size(), s.transport.is_closing(), s.notes.lost)
+    s.lost()
+    s.transport.write(b"more")
+
+
+@script()
+def abort_while_closing(s: Stage) -> None:
+    s.transport.write(BIG)
+    s.transport.close()
+    s.transport.abort()
+    s.lost()
+
+
+@script()
+def write_after_close_is_dropped(s: Stage) -> None:
+    s.transport.close()
+    s.transport.write(b"lost")
+    s.transport.writelines([b"lost"])
+    s.read_to_end()
+    s.lost()
+    s.transport.write(b"lost")
+
+
+@script()
+def write_eof_then_write(s: Stage) -> None:
+    s.say(s.transport.can_write_eof())
+    s.transport.write(b"last words")
+    s.transport.write_eof()
+    s.transport.write_eof()
+    s.refused(lambda: s.transport.write(b"x"))
+    s.refused(lambda: s.transport.write(b""))
+    s.refused(lambda: s.transport.writelines([b"x"]))
+    s.read_to_end()
+    s.peer.send(b"still heard")
+    s.until(lambda: s.notes.data)
+    s.peer.close()
+    s.lost()
+    s.refused(lambda: s.transport.write(b"x"))
+
+
+@script()
+def write_eof_waits_for_the_buffer(s: Stage) -> None:
+    s.transport.write(BIG)
+    s.transport.write_eof()
+    s.refused(lambda: s.transport.write(b"x"))
+    s.read_to_end()
+    s.say(s.transport.is_closing(), s.notes.lost)
+
+
+@script()
+def write_eof_after_close_changes_nothing(s: Stage) -> None:
+    s.transport.close()
+    s.transport.write_eof()
+    s.refused(lambda: s.transport.write(b"x"))
+    s.lost()
+
+
+@script()
+def close_after_write_eof_with_a_buffer(s: Stage) -> None:
+    s.transport.write(BIG)
+    s.transport.write_eof()
+    s.transport.close()
+    s.read_to_end()
+    s.lost()
+
+
+@script(eof_received=lambda p: True)
+def eof_kept_open_for_writing(s: Stage) -> None:
+    s.peer.send(b"question")
+    s.peer.shutdown(socket.SHUT_WR)
+    s.until(lambda: "eof_received" in s.notes.names)
+    s.settle()
+    s.say(s.transport.is_closing())
+    s.transport.write(b"answer")
+    s.transport.write_eof()
+    s.read_to_end()
+    s.say(s.notes.lost)
+    s.transport.close()
+    s.lost()
+
+
+@script(eof_received=lambda p: p.transport.write(b"bye") or False)
+def eof_answered_and_closed(s: Stage) -> None:
+    s.peer.shutdown(socket.SHUT_WR)
+    s.read_to_end()
+    s.lost()
+
+
+@script(eof_received=lambda p: p.transport.write(BIG))
+def eof_closes_after_the_buffer(s: Stage) -> None:
+    s.peer.shutdown(socket.SHUT_WR)
+    s.read_to_end()
+    s.lost()
+
+
+@script(eof_received=lambda p: p.transport.close() or True)
+def close_inside_eof_received(s: Stage) -> None:
+    s.peer.shutdown(socket.SHUT_WR)
+    s.lost()
+
+
+@script(eof_received=lambda p: True)
+def resume_reading_after_eof(s: Stage) -> None:
+    s.peer.shutdown(socket.SHUT_WR)
+    s.until(lambda: "eof_received" in s.notes.names)
+    s.transport.resume_reading()
+    s.settle()
+
+
+@script(data_received=lambda p, data: p.transport.pause_reading())
+def pause_reading_inside_data_received(s: Stage) -> None:
+    s.say(s.transport.is_reading())
+    s.peer.send(b"one")
+    s.until(lambda: s.notes.data)
+    s.say(s.transport.is_reading())
+    s.peer.send(b"two")
+    s.peer.shutdown(socket.SHUT_WR)
+    s.settle()
+    s.say("paused")
+    s.notes.on.clear()
+    s.transport.resume_reading()
+    s.transport.resume_reading()
+    s.say(s.transport.is_reading())
+    s.lost()
+    s.say(s.transport.is_reading())
+
+
+@script(connection_made=lambda p: p.transport.pause_reading())
+def pause_reading_inside_connection_made(s: Stage) -> None:
+    s.transport.pause_reading()
+    s.peer.send(b"early")
+    s.settle()
+    s.say(s.transport.is_reading())
+    s.transport.resume_reading()
+    s.until(lambda: s.notes.data)
+
+
+@script()
+def pause_and_resume_after_close(s: Stage) -> None:
+    s.peer.send(b"never read")
+    s.transport.close()
+    s.transport.pause_reading()
+    s.transport.resume_reading()
+    s.say(s.transport.is_reading())
+    s.lost()
+    s.transport.pause_reading()
+    s.transport.resume_reading()
+    s.settle()
+
+
+@script()
+def nothing_is_read_while_closing(s: Stage) -> None:
+    s.transport.write(BIG)
+    s.transport.close()
+    s.transport.resume_reading()
+    s.peer.send(b"never read")
+    s.settle()
+    s.transport.abort()
+    s.lost()
+
+
+@script()
+def default_water_marks(s: Stage) -> None:
+    s.say(s.transport.get_write_buffer_limits())
+    step = 1000
+    while not s.transport.get_write_buffer_size():
+        s.transport.write(b"." * step)
+    while "pause_writing" not in s.notes.names:
+        before = s.transport.get_write_buffer_size()
+        s.transport.write(b"." * step)
+    s.say(before <= 65536 < s.transport.get_write_buffer_size())
+    s.transport.write(b"." * step)
+    lowest = s.transport.get_write_buffer_size()
+    while "resume_writing" not in s.notes.names:
+        lowest = s.transport.get_write_buffer_size()
+        s.got.read(512)
+        s.turn()
+    s.say(s.transport.get_write_buffer_size() <= 16384 < lowest)
+    s.transport.close()
+    s.read_to_end()
+
+
+@script()
+def own_water_marks(s: Stage) -> None:
+    for limits in [{"high": 1000}, {"low": 100}, {"high": 7, "low": 7}, {"high": 0}, {}]:
+        s.transport.set_write_buffer_limits(**limits)
+        s.say(s.transport.get_write_buffer_limits())
+    for limits in [{"high": 1, "low": 2}, {"low": -1}, {"high": -1}]:
+        s.refused(lambda limits=limits: s.transport.set_write_buffer_limits(**limits))
+        s.say(s.transport.get_write_buffer_limits())
+
+
+@script()
+def a_lower_mark_pauses_at_once(s: Stage) -> None:
+    while not s.transport.get_write_buffer_size():
+        s.transport.write(b"." * 1000)
+    s.say("pause_writing" in s.notes.names)
+    s.transport.set_write_buffer_limits(high=0)
+    s.say("pause_writing" in s.notes.names)
+    s.transport.set_write_buffer_limits(high=0)
+    s.transport.close()
+    s.read_to_end()
+    s.lost()
+
+
+@script(resume_writing=lambda p: p.transport.close())
+def close_inside_resume_writing(s: Stage) -> None:
+    s.transport.set_write_buffer_limits(high=0)
+    s.transport.write(BIG)
+    s.read_to_end()
+    s.lost()
+
+
+@script(pause_writing=lambda p: p.transport.abort())
+def abort_inside_pause_writing(s: Stage) -> None:
+    s.transport.set_write_buffer_limits(high=0)
+    s.transport.write(BIG)
+    s.transport.write(BIG)
+    s.lost()
+
+
+def _twice_more_then_eof(p: Notes) -> None:
+    if p.names.count("resume_writing") < 3:
+        p.transport.write(BIG)
+    else:
+        p.transport.write_eof()
+
+
+@script(resume_writing=_twice_more_then_eof)
+def write_inside_resume_writing(s: Stage) -> None:
+    s.transport.set_write_buffer_limits(high=0)
+    s.transport.write(BIG)
+    s.read_to_end()
+
+
+@script(connection_made=lambda p: p.transport.close())
+def close_inside_connection_made(s: Stage) -> None:
+    s.peer.setblocking(False)
+    s.read_to_end()
+    s.lost()
+
+
+@script(connection_made=lambda p: p.transport.write(BIG) or p.transport.close())
+def greet_inside_connection_made(s: Stage) -> None:
+    s.read_to_end()
+    s.lost()
+
+
+@script(data_received=lambda p, data: p.transport.close())
+def close_inside_data_received(s: Stage) -> None:
+    s.peer.send(b"quit")
+    s.read_to_end()
+    s.lost()
+
+
+def _everything(p: Notes, exc: Any) -> None:
+    p.transport.write(b"x")
+    p.transport.close()
+    p.transport.abort()
+
+
+@script(connection_lost=_everything)
+def everything_inside_connection_lost(s: Stage) -> None:
+    s.peer.close()
+    s.lost()
+    s.say(s.transport.is_closing(), s.transport.is_reading())
+
+
+@script()
+def set_protocol_takes_over(s: Stage) -> None:
+    first, second = s.notes, Notes()
+    s.peer.send(b"one")
+    s.until(lambda: first.data)
+    s.transport.set_protocol(second)
+    s.say(s.transport.get_protocol() is second)
+    s.peer.send(b"two")
+    s.peer.shutdown(socket.SHUT_WR)
+    s.until(lambda: second.lost)
+    s.say(*second.trace)
+
+
+@script()
+def set_protocol_between_close_and_the_end(s: Stage) -> None:
+    second = Notes()
+    s.transport.close()
+    s.transport.set_protocol(second)
+    s.until(lambda: second.lost)
+    s.say(*second.trace)
+
+
+@script()
+def what_can_be_written(s: Stage) -> None:
+    for data in [b"a", bytearray(b"b"), memoryview(b"c"), b"", bytearray(), memoryview(b"")]:
+        s.refused(lambda data=data: s.transport.write(data))
+    for wrong in ["text", None, 5, ["x"], object()]:
+        s.refused(lambda wrong=wrong: s.transport.write(wrong))
+    s.refused(lambda: s.transport.writelines([b"d", bytearray(b"e"), memoryview(b"f")]))
+    s.refused(lambda: s.transport.writelines([]))
+    s.refused(lambda: s.transport.writelines(["text"]))
+    s.refused(lambda: s.transport.writelines(b"g" for _ in range(3)))
+    s.transport.close()
+    s.read_to_end()
+    s.say(bytes(s.got.data))
+
+
+@script()
+def a_buffer_may_change_after_write(s: Stage) -> None:
+    data = bytearray(BIG)
+    s.transport.write(data)
+    data[:] = bytes(len(data))
+    s.transport.close()
+    s.read_to_end()
+
+
+@script()
+def facts(s: Stage) -> None:
+    s.say(s.transport.get_extra_info("no such thing"), s.transport.get_extra_info("x", 5))
+    peer = s.transport.get_extra_info("peername") == s.peer.getsockname()
+    s.say(peer, s.transport.get_extra_info("sockname") == s.peer.getpeername())
+    s.say(s.transport.get_extra_info("socket").fileno() == s.sock.fileno())
+
+
+@script()
+def addresses_are_known_after_the_end(s: Stage) -> None:
+    peername, sockname = s.peer.getsockname(), s.peer.getpeername()
+    s.transport.abort()
+    s.lost()
+    s.settle()
+    s.say(s.transport.get_extra_info("peername") == peername)
+    s.say(s.transport.get_extra_info("sockname") == sockname)
+
+
+@script()
+def peer_closes_with_our_bytes_unread(s: Stage) -> None:
+    s.transport.write(b"unread")
+    s.settle()
+    s.peer.close()
+    s.lost()
+
+
+@script()
+def writing_to_a_peer_that_is_gone(s: Stage) -> None:
+    s.transport.pause_reading()
+    s.peer.close()
+    s.settle()
+    for _ in range(100):
+        s.transport.write(b"x" * 1000)
+        s.turn()
+    s.lost()
+    s.transport.write(b"x")
+
+
+@pytest.fixture(params=[unix_pair, tcp_pair], ids=["unix", "tcp"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Both kinds of stream."""
+    return request.param
+
+
+@pytest.mark.parametrize(("steps", "on"), SCRIPTS)
+def test_same_trace_as_asyncio(steps: Callable[[Stage], None], on: Any, pair: Any, request) -> None:
+    expected = trace_of("asyncio", steps, pair, on)
+    assert expected[0] == ("connection_made",)
+    assert trace_of("epolld", steps, pair, on) == expected
+
+
+def test_reset_by_the_peer_while_reading() -> None:
+    def steps(s: Stage) -> None:
+        reset(s.peer)
+        s.lost()
+
+    assert trace_of("epolld", steps, tcp_pair, {}) == trace_of("asyncio", steps, tcp_pair, {})
+
+
+def test_reset_by_the_peer_with_a_full_buffer() -> None:
+    def steps(s: Stage) -> None:
+        s.transport.write(BIG)
+        s.settle()
+        reset(s.peer)
+        s.lost()
+
+    ours, theirs = (trace_of(engine, steps, tcp_pair, {}) for engine in ("epolld", "asyncio"))
+    assert ours == theirs
+    assert issubclass(ours[-1][1], ConnectionError)
