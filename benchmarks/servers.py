@@ -170,13 +170,17 @@ def running(
                 port=port,
                 started=time.monotonic(),
                 process=subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=HERE.parent,  # `-m epolld` then takes this checkout
                 ),
             )
         follower = threading.Thread(target=server.follow, daemon=True)
         follower.start()
         try:
-            server.wait_line("ready")
+            server.wait_line(": ready: " if name == "epolld" else "ready")
             server.ready_after = time.monotonic() - server.started
             yield server
         finally:

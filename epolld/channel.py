@@ -40,9 +40,27 @@ class Serve(Message, frozen=True, tag=True):
 
 
 class Drain(Message, frozen=True, tag=True):
-    """Master to worker: accept no more, serve what lives until it ends, then leave."""
+    """Master to worker: accept no more, give your connections away, leave when none is left.
 
-    patience: float  # seconds; then the rest is closed
+    With it come the ends of socketpairs to the workers that take connections. Sent again when
+    there are other heirs; the patience then stays as it was.
+    """
+
+    patience: float  # seconds; then what is left is closed
+    spread: float  # seconds over which goodbyes are spread
+    movable: list[str]  # services whose connections may move
+    heirs: list[int]  # rows in the scoreboard, in the order of the descriptors
+
+
+class Share(Message, frozen=True, tag=True):
+    """Master to worker: give `count` connections to the workers whose descriptors come along."""
+
+    count: int
+    heirs: list[int]
+
+
+class Adopt(Message, frozen=True, tag=True):
+    """Master to worker: take the connections that come over the descriptor with this message."""
 
 
 class Stop(Message, frozen=True, tag=True):
@@ -53,7 +71,7 @@ class ReopenLog(Message, frozen=True, tag=True):
     """Master to worker: log to the descriptor that comes with this message."""
 
 
-AnyMessage = Ready | Failed | Serve | Drain | Stop | ReopenLog
+AnyMessage = Ready | Failed | Serve | Drain | Share | Adopt | Stop | ReopenLog
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(AnyMessage).decode

@@ -4,7 +4,7 @@
 (`changes`, `needs_restart`), `--print-config` (`render`) and `--schema` (`json_schema`).
 """
 
-from epolld.config.comparison import changes, needs_restart
+from epolld.config.comparison import changes, movable_services, needs_restart
 from epolld.config.jsonschema import json_schema
 from epolld.config.loader import Loaded, load
 from epolld.config.overrides import Overrides
@@ -22,6 +22,7 @@ __all__ = [
     "changes",
     "json_schema",
     "load",
+    "movable_services",
     "needs_restart",
     "render",
     "worker_count",

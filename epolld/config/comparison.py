@@ -47,3 +47,13 @@ def _struct_changes(old: msgspec.Struct, new: msgspec.Struct, path: str) -> Iter
         before, after = getattr(old, field.name), getattr(new, field.name)
         if before != after:
             yield f"{path}.{field.name}: {show(field, before)} → {show(field, after)}"
+
+
+def movable_services(old: Config, new: Config) -> list[str]:
+    """The services whose live connections a worker of `new` can go on with.
+
+    Those that are still there with the same protocol; its code and options may have changed,
+    and its `thaw` says whether it can live with that.
+    """
+    protocols = {service.name: service.protocol for service in new.services}
+    return [s.name for s in old.services if protocols.get(s.name) == s.protocol]

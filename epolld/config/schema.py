@@ -22,6 +22,7 @@ from epolld.config.kinds import (
     Path,
     Section,
     Setting,
+    Size,
     Text,
     Whole,
 )
@@ -126,6 +127,44 @@ class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "The most connections that one worker holds; when full, it leaves new ones to others.",
         ),
     ] = 16384
+    drain_spread: Annotated[
+        float,
+        Setting(
+            Duration(),
+            "The time over which connections that cannot move to another worker are told "
+            "goodbye, from 1,000 on; fewer take their share of it.",
+        ),
+    ] = 5.0
+    max_old_generations: Annotated[
+        int,
+        Setting(
+            Whole(1, 100),
+            "How many old generations may be leaving at a time; a further reload waits for one "
+            "to be gone.",
+        ),
+    ] = 3
+    rebalance: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "Move live connections from the fullest worker to the emptiest when they have become "
+            "uneven, as after a worker died.",
+        ),
+    ] = False
+    recycle_connections: Annotated[
+        int,
+        Setting(
+            Whole(0, MAX_INT),
+            "Replace a worker that has accepted about this many connections. 0: never.",
+        ),
+    ] = 0
+    recycle_age: Annotated[
+        float, Setting(Duration(), "Replace a worker that is about this old. 0: never.")
+    ] = 0.0
+    recycle_memory: Annotated[
+        int,
+        Setting(Size(), "Replace a worker that holds more memory than this (its RSS). 0: never."),
+    ] = 0
 
 
 class Bind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

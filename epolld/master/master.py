@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 
 from epolld import log as logs
-from epolld.config import Loaded, changes, needs_restart, worker_count
+from epolld.config import Loaded, changes, movable_services, needs_restart, worker_count
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Generation, WorkerMain
@@ -123,7 +123,7 @@ class Master:
         patience = self._generation.config.workers.graceful_timeout
         log.info("stopping: draining for up to %gs", patience)
         for worker in self._pool:
-            self._pool.drain(worker, patience)
+            self._pool.drain(worker)
         self._stop_when_alone()
 
     def stop_fast(self) -> None:
@@ -160,6 +160,12 @@ class Master:
             return
         if self._changeover is not None:
             self._reload_again = True  # one more afterwards, however many came
+            return
+        leaving = {w.generation.number for w in self._pool if w.generation is not self._generation}
+        most = self._generation.config.workers.max_old_generations
+        if len(leaving) >= most:
+            log.info("reload waits: %d generations are still leaving (of %d)", len(leaving), most)
+            self._reload_again = True
             return
         self._notifier.reloading()
         old = self._generation
@@ -235,10 +241,18 @@ class Master:
             tune(listener)
         for worker in self._pool.of(generation, State.READY):
             self._pool.serve(worker)
-        for worker in self._pool.of(old, State.STARTING, State.READY):
-            self._pool.drain(worker, old.config.workers.graceful_timeout)
+        for worker in self._pool:
+            if worker.generation is not generation:
+                self._retire(worker)
         self._drop_listeners(old, kept=generation)
         self._converge()
+
+    def _retire(self, worker: WorkerHandle) -> None:
+        """Have a worker leave and give its connections to those in force."""
+        heirs = [w for w in self._pool.of(self._generation, State.READY) if w is not worker]
+        self._pool.drain(
+            worker, heirs, movable_services(worker.generation.config, self._generation.config)
+        )
 
     def _roll_back(self, generation: Generation, reason: str, _exit_code: int) -> None:
         """The new generation cannot boot: forget it."""
@@ -287,7 +301,7 @@ class Master:
         self._suspended = True
         log.info("suspended: HUP resumes")
         for worker in self._pool.of(self._generation, State.STARTING, State.READY):
-            self._pool.drain(worker, self._generation.config.workers.graceful_timeout)
+            self._pool.drain(worker)
         self._notifier.status("suspended")
 
     def _target(self, generation: Generation) -> int:
@@ -301,7 +315,7 @@ class Master:
         there = {w.slot: w for w in self._pool.of(self._generation, State.STARTING, State.READY)}
         for slot, worker in there.items():
             if slot >= wanted:
-                self._pool.drain(worker, self._generation.config.workers.graceful_timeout)
+                self._retire(worker)
         for slot in range(wanted):
             if slot not in there and slot not in self._waiting:
                 self._respawn(slot)
@@ -336,6 +350,9 @@ class Master:
         elif worker.generation is self._generation:
             self._pool.serve(worker)
             log.info("%s is ready", worker)
+            for other in self._pool:
+                if other.state is State.DRAINING and not self._suspended and not self._stopping:
+                    self._retire(other)  # it may have lost its heirs
 
     def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
         """A worker has ended: as it was told to, or it is to be replaced."""
@@ -351,6 +368,8 @@ class Master:
             if delay:
                 log.warning("worker %d: next try in %gs", worker.slot, delay)
         self._stop_when_alone()
+        if self._changeover is None:
+            self._reload_once_more()
 
     # -- the rest --------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, Protocol
 
 from epolld import channel as words
@@ -70,6 +71,7 @@ class WorkerHandle:
         self.pidfd = os.pidfd_open(pid)
         self.state = State.STARTING
         self.silence = Silence(now)
+        self.born = now
         self.ready_at: float | None = None
         self.failure: words.Failed | None = None  # why it says that it cannot boot
         self.deadline: Timer | None = None  # when it is killed, if it has not done what it shall
@@ -188,13 +190,50 @@ class Pool:
         """Have a ready worker accept."""
         worker.channel.send(words.Serve())
 
-    def drain(self, worker: WorkerHandle, patience: float) -> None:
-        """Have it leave when its connections have ended, at the latest after `patience` s."""
+    def drain(
+        self, worker: WorkerHandle, heirs: Iterable[WorkerHandle] = (), movable: Iterable[str] = ()
+    ) -> None:
+        """Have it leave once its connections have moved to the heirs or have ended.
+
+        `movable` names the services whose connections the heirs can take. May be called again
+        with other heirs; the deadline stays.
+        """
+        settings = worker.generation.config.workers
+        patience = settings.graceful_timeout
         if worker.enter(State.DRAINING):
-            worker.channel.send(words.Drain(patience))
             self._kill_after(
                 worker, patience + KILL_AFTER_DRAIN, f"still there after {patience:g}s of draining"
             )
+        if worker.state is State.DRAINING:
+            rows, ends = self._connect(heirs)
+            self._say(
+                worker, words.Drain(patience, settings.drain_spread, list(movable), rows), ends
+            )
+
+    def share(self, worker: WorkerHandle, count: int, heir: WorkerHandle) -> None:
+        """Have it give `count` connections to the heir, and go on."""
+        rows, ends = self._connect([heir])
+        self._say(worker, words.Share(count, rows), ends)
+
+    def _connect(self, heirs: Iterable[WorkerHandle]) -> tuple[list[int], list[socket.socket]]:
+        """A socketpair to each heir that hears us; our ends, and the heirs' rows."""
+        rows, ends = [], []
+        for heir in list(heirs)[: words.MAX_DESCRIPTORS]:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            if heir.channel.send(words.Adopt(), (theirs.fileno(),)):
+                rows.append(heir.row)
+                ends.append(ours)
+            else:
+                ours.close()
+            theirs.close()
+        return rows, ends
+
+    def _say(
+        self, worker: WorkerHandle, message: words.AnyMessage, ends: list[socket.socket]
+    ) -> None:
+        worker.channel.send(message, tuple(end.fileno() for end in ends))
+        for end in ends:
+            end.close()
 
     def stop(self, worker: WorkerHandle) -> None:
         """Have it leave now."""

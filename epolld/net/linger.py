@@ -38,21 +38,32 @@ def linger(loop: EventLoop, sock: socket.socket, always: bool = False) -> None:
     except OSError:
         sock.close()
         return
+    Linger(loop, sock)
 
-    def close() -> None:
-        loop.unregister(sock.fileno())
-        timer.cancel()
-        loop.call_soon(sock.close)
 
-    def discard(_events: int) -> None:
+class Linger:
+    """A socket whose connection is over for us, kept until its peer has closed, too."""
+
+    __slots__ = ("_loop", "_sock", "_timer")
+
+    def __init__(self, loop: EventLoop, sock: socket.socket) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._timer = loop.call_later(PATIENCE, self._close)
+        loop.add(sock.fileno(), select.EPOLLIN, self)
+
+    def on_ready(self, _events: int) -> None:
+        """Throw away what the peer says, until it has said all."""
         try:
-            ended = not sock.recv(DISCARD_SIZE)
+            ended = not self._sock.recv(DISCARD_SIZE)
         except BlockingIOError:
             return
         except OSError:
             ended = True
         if ended:
-            close()
+            self._close()
 
-    timer = loop.call_later(PATIENCE, close)
-    loop.register(sock.fileno(), select.EPOLLIN, discard)
+    def _close(self) -> None:
+        self._loop.unregister(self._sock.fileno())
+        self._timer.cancel()
+        self._loop.call_soon(self._sock.close)

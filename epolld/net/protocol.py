@@ -57,3 +57,42 @@ class Protocol:
 
     def resume_writing(self) -> None:
         """The write buffer has drained to its low-water mark: writing may go on."""
+
+    # What follows is epolld's own, and asyncio has nothing like it.
+
+    def freeze(self) -> bytes | None:
+        """The connection is to move to another worker: return your state, or None for "not now".
+
+        Called between two events. Once bytes were returned this object hears no more, not even
+        `connection_lost`: one that is made anew in the other worker gets them in `thaw`. (Should
+        that worker die in this very moment, the connection stays and this object goes on.) None:
+        it is asked again until the drain deadline. Unread input and unsent output travel by
+        themselves.
+
+        The default moves what plainly has no state (b""): a class that keeps nothing but
+        `transport`, in `__slots__` or otherwise, and that leaves `connection_made` and
+        `connection_lost` alone. All others stay, unless they say here what to take along.
+        """
+        cls = type(self)
+        plain = (
+            cls.connection_made is Protocol.connection_made
+            and cls.connection_lost is Protocol.connection_lost
+            and not any(vars(base).get("__slots__") for base in cls.__mro__[:-2])
+            and not getattr(self, "__dict__", None)
+        )
+        return b"" if plain else None
+
+    def thaw(self, state: bytes) -> None:
+        """Go on with a connection that has moved here; called in place of `connection_made`.
+
+        `self.transport` is set already. `state` is what `freeze` returned, maybe by an older
+        version of this class or with other options: raise an exception to refuse it. That is
+        logged and closes the connection.
+        """
+
+    def draining(self) -> None:
+        """The daemon stops or reloads and this connection cannot move: say goodbye and close.
+
+        The default leaves it to the daemon, which closes a connection once it is idle. A class
+        that overrides this decides itself when to close, until workers.graceful_timeout.
+        """

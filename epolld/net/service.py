@@ -5,11 +5,13 @@ The acceptor hands accepted sockets in; the transports report their end. Knows n
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 from collections.abc import Callable
 from typing import Any
 
+from epolld.net.frozen import Frozen
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
 from epolld.net.timers import TimeoutWheel, Timer
@@ -23,7 +25,8 @@ IDLE_GRAINS = 16  # an idle connection ends at most idle_timeout/16 late
 class Service:
     """Makes a protocol and a transport for each accepted socket, and keeps count of them.
 
-    `factory` is called without arguments for each connection. `idle_timeout` in seconds, 0 for
+    `factory` is called without arguments for each connection; their ids count up from
+    `first_id`. `idle_timeout` in seconds, 0 for
     none: after so long with no byte in or out a connection is ended. `on_change` is called
     after each opening and each end.
     """
@@ -35,11 +38,13 @@ class Service:
         factory: Callable[[], Protocol],
         idle_timeout: float = 0,
         on_change: Callable[[], object] = lambda: None,
+        first_id: int = 1,
     ) -> None:
         self.name = name
         self.live = 0  # connections whose protocols have not been told of their end yet
         self.accepted = 0  # connections ever opened
         self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
+        self._ids = itertools.count(first_id)
         self._loop = loop
         self._factory = factory
         self._on_change = on_change
@@ -63,24 +68,40 @@ class Service:
 
     def open(self, sock: socket.socket, peer: Any) -> None:
         """Serve a connected non-blocking socket; it belongs to the service from now on."""
+        transport = self._make(sock, peer, next(self._ids))
+        if transport is not None:
+            self.accepted += 1
+            self._begin(transport)
+            transport.start()
+
+    def adopt(self, sock: socket.socket, frozen: Frozen) -> None:
+        """Go on with a connection of another worker."""
+        peer = tuple(frozen.peer) if isinstance(frozen.peer, list) else frozen.peer
+        transport = self._make(sock, peer, frozen.id)
+        if transport is not None:
+            self._begin(transport)
+            transport.thaw(frozen)
+
+    def _make(self, sock: socket.socket, peer: Any, id: int) -> Transport | None:
         try:
             protocol = self._factory()
         except BaseException:
             log.exception("%s: cannot make a protocol; closing the connection", self.name)
             sock.close()
-            return
-        transport = Transport(self._loop, sock, protocol, self, peer)
+            return None
+        return Transport(self._loop, sock, protocol, self, peer, id)
+
+    def _begin(self, transport: Transport) -> None:
+        """Count it, and its idle time."""
         self.live += 1
-        self.accepted += 1
         if self._idle is not None:
             self._idle.start(transport, self._loop.now + self._idle_timeout)
             if self._idle_timer is None:
                 self._wait_for_idle()
         self._on_change()
-        transport.start()
 
     def on_closed(self, transport: Transport) -> None:
-        """A transport has ended, its protocol knows and its descriptor is released."""
+        """A transport has ended or left, and its descriptor is released."""
         self.live -= 1
         if self._idle is not None:
             self._idle.end(transport)

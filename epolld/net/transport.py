@@ -17,12 +17,13 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from epolld.net.frozen import Frozen
 from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
+from epolld.net.protocol import Protocol
 from epolld.net.timers import Timer
 
 if TYPE_CHECKING:
-    from epolld.net.protocol import Protocol
     from epolld.net.service import Service
 
 log = logging.getLogger("epolld.connection")
@@ -40,27 +41,34 @@ HIGH_WATER = 65536
 LOW_WATER = 16384
 DEFAULT_LIMITS = LOW_WATER, HIGH_WATER
 
+WHILE_FROZEN = 0.05  # seconds by which a timer is put off while a connection is under way
+
 UNREGISTERED = -1  # a value of _events: not in the interest list; new, or parked
 
 Buffer = bytes | bytearray | memoryview
 
 
 class State(enum.Enum):
-    """Where a connection is in its life: OPEN → CLOSING → CLOSED, never back."""
+    """Where a connection is in its life: OPEN → CLOSING → CLOSED.
+
+    Never back, except from FROZEN to where it was, when a hand-over does not come about.
+    """
 
     OPEN = "open"
     CLOSING = "closing"  # reads no more; sends what is buffered, then CLOSED
-    CLOSED = "closed"  # connection_lost has been called or is about to be
+    FROZEN = "frozen"  # on its way to another worker: touches the socket no more
+    CLOSED = "closed"  # connection_lost is due or has been called; or another worker has it
 
 
 # A module's global is one dict look-up; the enum's attribute would be two.
-OPEN, CLOSING, CLOSED = State.OPEN, State.CLOSING, State.CLOSED
+OPEN, CLOSING, FROZEN, CLOSED = State.OPEN, State.CLOSING, State.FROZEN, State.CLOSED
 
 
 class Transport:
     """One connection of a service; made by the acceptor, ended by whoever comes first.
 
-    `last_active` is the loop's time (seconds) at which bytes last went in or out.
+    `id` names it for as long as it lives, in whatever worker. `opened` and `last_active` are the
+    loop's time (seconds) at which it was accepted and at which bytes last went in or out.
     """
 
     __slots__ = (
@@ -78,11 +86,19 @@ class Transport:
         "_sock",
         "_state",
         "_writing_paused",
+        "id",
         "last_active",
+        "opened",
     )
 
     def __init__(
-        self, loop: EventLoop, sock: socket.socket, protocol: Protocol, service: Service, peer: Any
+        self,
+        loop: EventLoop,
+        sock: socket.socket,
+        protocol: Protocol,
+        service: Service,
+        peer: Any,
+        id: int,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -98,7 +114,8 @@ class Transport:
         self._eof_written = False
         self._writing_paused = False
         self._limits = DEFAULT_LIMITS
-        self.last_active = loop.now
+        self.id = id
+        self.opened = self.last_active = loop.now
 
     def __repr__(self) -> str:
         return f"<Transport {self._service.name} {self.describe_peer()} {self._state.value}>"
@@ -133,6 +150,8 @@ class Transport:
         if self._out is not None:
             self._out += data
             self._pause_if_full()
+        elif self._state is FROZEN:
+            self._out = bytearray(data)  # it may come back
 
     def writelines(self, chunks: Iterable[Buffer]) -> None:
         """Send the concatenation of `chunks`, as `write()`."""
@@ -218,7 +237,7 @@ class Transport:
         self._protocol = protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Facts about the connection: 'peername', 'sockname', 'socket', 'service'; else `default`.
+        """Facts: 'peername', 'sockname', 'socket', 'service', 'connection_id'; else `default`.
 
         The addresses are as the socket module gives them and stay known after the end.
         """
@@ -230,6 +249,8 @@ class Transport:
             return self._sock.getsockname() if self._sock.fileno() >= 0 else default
         if name == "service":
             return self._service.name
+        if name == "connection_id":
+            return self.id
         return default
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
@@ -266,6 +287,8 @@ class Transport:
             else:
                 self._on_eof()
             return
+        if self._state is FROZEN:
+            return
         if events & EPOLLOUT and self._out is not None:
             self._flush()
         if events & ~EPOLLOUT:
@@ -279,6 +302,93 @@ class Transport:
     def service(self) -> Service:
         """The service that it belongs to."""
         return self._service
+
+    def freeze(self) -> Frozen | None:
+        """Come to rest, so that another worker can go on; None if the protocol says "not now".
+
+        From here on the socket is not touched, until either `release` or `unfreeze`. Lets through
+        what the protocol's `freeze` raises.
+        """
+        if self._state is FROZEN or self._state is CLOSED:
+            return None
+        state = self._protocol.freeze()
+        if state is None or self._state is CLOSED:  # freeze() itself may have ended it
+            return None
+        frozen = Frozen(
+            self.id,
+            self._service.name,
+            self._sock.family,
+            self._peer,
+            self._loop.now - self.opened,
+            self._loop.now - self.last_active,
+            self._reading,
+            self._state is CLOSING,
+            self._eof_received,
+            self._eof_written,
+            self._writing_paused,
+            self._limits,
+            b"" if self._out is None else bytes(self._out),
+            state,
+        )
+        self._park()
+        self._state = FROZEN
+        # Events of this very turn may still come: they must find nothing to do.
+        self._direct = self._reading = False
+        return frozen
+
+    def unfreeze(self, frozen: Frozen) -> None:
+        """Go on as if nothing had been: the connection stays here."""
+        if self._state is CLOSED:
+            return
+        self._reading = frozen.reading
+        self._state = CLOSING if frozen.closing else OPEN
+        self._direct = self._out is None and not frozen.closing and not frozen.eof_written
+        self._watch()
+
+    def release(self) -> None:
+        """Another worker has the connection: forget it. The protocol hears no more of it."""
+        if self._state is CLOSED:
+            return
+        self._loop.unregister(self._sock.fileno())
+        self._state = CLOSED
+        self._reading = False
+        self._out = None
+        self._loop.call_soon(self._sock.close)  # our copy; the connection lives
+        self._service.on_closed(self)
+
+    def thaw(self, frozen: Frozen) -> None:
+        """In a new transport: be the connection that was frozen in another worker."""
+        self.opened = self._loop.now - frozen.age
+        self.last_active = self._loop.now - frozen.silent
+        self._state = CLOSING if frozen.closing else OPEN
+        self._reading = frozen.reading
+        self._eof_received = frozen.eof_received
+        self._eof_written = frozen.eof_written
+        self._writing_paused = frozen.writing_paused
+        self._limits = frozen.limits
+        if frozen.unsent:
+            self._out = bytearray(frozen.unsent)
+        self._direct = not (frozen.unsent or frozen.closing or frozen.eof_written)
+        self._protocol.transport = self
+        self._guard("thaw", frozen.state)
+        self._watch()
+
+    def tell_draining(self) -> bool:
+        """Call the protocol's `draining`; False if it has one of its own and so decides itself."""
+        own = getattr(type(self._protocol), "draining", Protocol.draining)
+        if own is Protocol.draining:
+            return True
+        if self._state is OPEN:
+            self._guard("draining")
+        return False
+
+    def silent_for(self, seconds: float) -> bool:
+        """Whether no byte has gone in or out for `seconds`."""
+        return self._loop.now - self.last_active >= seconds
+
+    def is_closed(self) -> bool:
+        """Whether it has ended, or has left for another worker."""
+        return self._state is CLOSED
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once it is closed."""
@@ -307,7 +417,7 @@ class Transport:
 
     def _watch(self) -> None:
         """Have epoll report what is wanted now. Errors and hang-ups it reports in any case."""
-        if self._state is CLOSED:
+        if self._state is CLOSED or self._state is FROZEN:
             return
         wanted = EPOLLIN if self._reading else 0
         if self._out is not None:
@@ -319,6 +429,12 @@ class Transport:
         else:
             self._loop.modify(self._sock.fileno(), wanted)
         self._events = wanted
+
+    def _park(self) -> None:
+        """Have epoll report nothing, not even errors and hang-ups, until `_watch`."""
+        if self._events != UNREGISTERED:
+            self._loop.park(self._sock.fileno())
+            self._events = UNREGISTERED
 
     def _flush(self) -> None:
         """Send what the peer takes of the buffer now."""
@@ -382,8 +498,7 @@ class Transport:
         if number:
             self._break(OSError(number, os.strerror(number)))
         elif self._out is None:
-            self._loop.park(self._sock.fileno())
-            self._events = UNREGISTERED
+            self._park()
 
     def _guard(self, callback: str, *args: object) -> Any:
         """Call a method of the protocol; what it lets through ends this connection only."""
@@ -433,6 +548,9 @@ class Transport:
 
     def _call_timer(self, callback: Callable[[], object]) -> None:
         if self._state is CLOSED:
+            return
+        if self._state is FROZEN:  # it may come back; then this is late, but not lost
+            self.call_later(WHILE_FROZEN, callback)
             return
         try:
             callback()

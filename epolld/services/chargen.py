@@ -47,6 +47,14 @@ class Chargen(Protocol):
         self._paused = False
         self._send_block()
 
+    def freeze(self) -> bytes:
+        return b"paused" if self._paused else b""
+
+    def thaw(self, state: bytes) -> None:
+        self._paused = bool(state)
+        if not self._paused:
+            self._send_block()  # whole blocks are sent, so any block may come next
+
     def _send_block(self) -> None:
         """Send one block; the next comes when this one is gone, in another turn of the loop."""
         if self.transport.is_closing():  # the daemon is leaving: a goodbye must end

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
+import select
 import signal
 import time
+from collections.abc import Callable, Collection, Mapping
 from types import FrameType
 
 from epolld import channel as words
@@ -23,8 +26,12 @@ from epolld.host import proctitle
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
 from epolld.net.acceptor import Gate
+from epolld.net.farewell import Farewell
+from epolld.net.handoff import Donor, Receiver
+from epolld.net.linger import Linger
 from epolld.net.loop import EventLoop, descriptor_served
 from epolld.net.service import Service
+from epolld.net.transport import Transport
 from epolld.scoreboard import Column
 from epolld.worker import boot
 from epolld.worker.admission import Admission
@@ -83,6 +90,9 @@ class Worker:
             self._config.workers.max_connections,
         )
         self._services: list[Service] = []
+        self._receiver = Receiver(self._loop)
+        self._donor: Donor | None = None  # when draining
+        self._farewell = Farewell(self._loop, 0.0)
         self._state = State.BOOTING
 
     def boot(self) -> None:
@@ -99,14 +109,15 @@ class Worker:
                 factories[settings.name],
                 settings.idle_timeout,
                 self._on_change,
+                first_id=os.getpid() << 32,  # so that an id is unique over all workers
             )
             self._services.append(service)
             by_name[settings.name] = service
         for listener in self._assignment.generation.listeners:
             self._gate.add(listener.sock, by_name[listener.service.name])
-        self._loop.register(self._channel.fileno(), 1, self._on_channel)
-        self._loop.register(self._signals.fileno(), 1, self._on_signals)
-        self._own_descriptors = len(self._loop.watchers())
+        self._receiver.services = by_name
+        self._loop.register(self._channel.fileno(), select.EPOLLIN, self._on_channel)
+        self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)
         boot.settle_memory()
         self._tick()
         self._enter(State.WAITING)
@@ -125,7 +136,6 @@ class Worker:
                 received = self._channel.receive()
             except ChannelClosed:
                 self._loop.unregister(self._channel.fileno())
-                self._own_descriptors -= 1
                 log.warning("worker %d: the master is dead, draining", self._slot)
                 self.drain(self._config.workers.graceful_timeout)
                 return
@@ -140,8 +150,12 @@ class Worker:
         match message:
             case words.Serve():
                 self.serve()
-            case words.Drain(patience):
-                self.drain(patience)
+            case words.Drain(patience, spread, movable, heirs):
+                self.drain(patience, spread, movable, dict(zip(heirs, descriptors, strict=False)))
+            case words.Share(count, heirs):
+                self.share(count, dict(zip(heirs, descriptors, strict=False)))
+            case words.Adopt():
+                self.adopt(descriptors[0])
             case words.Stop():
                 self.stop()
             case words.ReopenLog():
@@ -182,14 +196,66 @@ class Worker:
             self._enter(State.SERVING)
             self._admission.start()
 
-    def drain(self, patience: float) -> None:
-        """Accept no more; leave when all connections have ended, at the latest in `patience` s."""
+    def drain(
+        self,
+        patience: float,
+        spread: float = 0.0,
+        movable: Collection[str] = (),
+        heirs: Mapping[int, int] | None = None,
+    ) -> None:
+        """Accept no more; leave when all connections have moved or ended.
+
+        `heirs` maps the rows of the workers that take connections of the services in `movable` to
+        descriptors towards them. What is still there after `patience` seconds is closed.
+        """
+        heirs = heirs or {}
+        moving = [s for s in self._services if heirs and s.name in movable]
+        if self._state is not State.DRAINING:
+            self._enter(State.DRAINING)
+            self._admission.stop()
+            self._receiver.close()
+            self._farewell = Farewell(self._loop, spread)
+            self._loop.call_later(patience, self._end_connections)
+            self._leave_when_done()
+            for service in self._services:
+                if service not in moving:
+                    for transport in service.transports:
+                        self._farewell.add(transport)
+        if self._donor is not None and not self._donor.is_done():
+            self._donor.add_heirs(heirs)
+        elif moving:
+            self._donor = self._give(moving, heirs, self._farewell.add)
+
+    def share(self, count: int, heirs: Mapping[int, int]) -> None:
+        """Give `count` connections away and go on serving."""
+        self._give(self._services, heirs, lambda _transport: None, count)
+
+    def adopt(self, fd: int) -> None:
+        """Take connections over `fd`; a worker that is to leave refuses, so they stay there."""
         if self._state is State.DRAINING:
-            return
-        self._enter(State.DRAINING)
-        self._admission.stop()
-        self._loop.call_later(patience, self._end_connections)
-        self._leave_when_done()
+            os.close(fd)
+        else:
+            self._receiver.add_donor(fd)
+
+    def _give(
+        self,
+        services: list[Service],
+        heirs: Mapping[int, int],
+        on_stuck: Callable[[Transport], object],
+        limit: int | None = None,
+    ) -> Donor:
+        """Begin to hand connections over."""
+        live = self._assignment.scoreboard.column(Column.LIVE)
+        begin = time.monotonic()
+
+        def done(moved: int) -> None:
+            took = (time.monotonic() - begin) * 1000
+            log.info("worker %d: %d connections moved in %.0f ms", self._slot, moved, took)
+
+        donor = Donor(self._loop, lambda row: live[row], on_stuck, done)
+        donor.add_heirs(heirs)
+        donor.give(services, limit)
+        return donor
 
     def stop(self) -> None:
         """Leave now: close all connections, with what the kernel still takes."""
@@ -203,13 +269,16 @@ class Worker:
         live = self._count()
         if live:
             log.info("worker %d: closing the last %d connections", self._slot, live)
+        if gently and self._donor is not None:
+            for transport in self._donor.not_moved():
+                transport.tell_draining()
         for service in self._services:
             service.end_all(patience, gently)
         self._leave_when_done()
 
     def _leave_when_done(self) -> None:
         """Stop the loop once no connection is left, nor a socket that lingers for its peer."""
-        if self._count() == 0 and len(self._loop.watchers()) <= self._own_descriptors:
+        if self._count() == 0 and not any(isinstance(w, Linger) for w in self._loop.watchers()):
             self._loop.stop()
         else:
             self._loop.call_later(LAST_LOOK, self._leave_when_done)

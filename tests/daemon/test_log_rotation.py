@@ -15,7 +15,9 @@ def test_rotated_file(make_daemon: Callable[[Config], Daemon]) -> None:
     port_file = made.directory / "sock"
     made.write_config(
         {
-            "services": [{"name": "t", "protocol": "protocols:Talker", "bind": f"unix:{port_file}"}],
+            "services": [
+                {"name": "t", "protocol": "protocols:Talker", "bind": f"unix:{port_file}"}
+            ],
             "logging": {"target": "file", "file": str(file), "level": "debug", "format": "json"},
         }
     )

@@ -30,7 +30,9 @@ def test_options_change(daemon: Callable[..., Daemon]) -> None:
 
 
 def test_changed_user_code_is_loaded_afresh(make_daemon: Callable[[Config], Daemon]) -> None:
-    made = make_daemon({"services": [{"name": "mine", "protocol": "mine:P", "bind": "127.0.0.1:0"}]})
+    made = make_daemon(
+        {"services": [{"name": "mine", "protocol": "mine:P", "bind": "127.0.0.1:0"}]}
+    )
     code = "import epolld\nclass P(epolld.Protocol):\n    def connection_made(self, t): %s\n"
     made.write_module("mine", code % "t.write(b'old'); t.close()")
     made.start()
@@ -127,7 +129,9 @@ def test_a_storm_of_hups_is_a_few_reloads(daemon: Callable[..., Daemon]) -> None
 
 
 def test_a_hup_during_the_start_is_not_lost(make_daemon: Callable[[Config], Daemon]) -> None:
-    made = make_daemon({"services": [{"name": "mine", "protocol": "mine:P", "bind": "127.0.0.1:0"}]})
+    made = make_daemon(
+        {"services": [{"name": "mine", "protocol": "mine:P", "bind": "127.0.0.1:0"}]}
+    )
     made.write_module("mine", "import time; time.sleep(0.5)\nfrom protocols import Who as P\n")
     made.launch()
     eventually(lambda: made.workers(generation=1), 5, "workers that boot")

@@ -68,8 +68,9 @@ def test_stop_at_once(daemon: Callable[..., Daemon], signals: tuple[signal.Signa
     client = running.client()
     assert client.ask(b"a") == b"A"
     begin = time.monotonic()
-    for number in signals:
+    for count, number in enumerate(signals, 1):
         running.send(number)
+        running.wait_log("got SIG", count=count)  # the kernel makes one of two that wait
     running.wait_log("stopping now")
     assert client.is_ended()
     assert running.wait_exit(3) == 0
@@ -93,7 +94,9 @@ def test_stop_with_a_stopped_worker(daemon: Callable[..., Daemon]) -> None:
 
 
 def test_stop_during_the_start(make_daemon: Callable[[Config], Daemon]) -> None:
-    made = make_daemon({"services": [{"name": "mine", "protocol": "slow:P", "bind": "127.0.0.1:0"}]})
+    made = make_daemon(
+        {"services": [{"name": "mine", "protocol": "slow:P", "bind": "127.0.0.1:0"}]}
+    )
     made.write_module("slow", "import time; time.sleep(60)\n")
     made.launch()
     eventually(lambda: made.workers(generation=1), 5, "workers that boot")

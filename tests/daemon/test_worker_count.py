@@ -22,9 +22,9 @@ def test_more_and_less(daemon: Callable[..., Daemon]) -> None:
 
 def test_never_fewer_than_one(daemon: Callable[..., Daemon]) -> None:
     running = daemon(workers={"count": 2})
-    for _ in range(5):
+    for count in range(1, 6):
         running.send(signal.SIGTTOU)
-        running.wait_log("workers wanted: 1")
+        running.wait_log("workers wanted: 1", count=count)
     running.wait_workers(1)
     running.send(signal.SIGTTIN)
     running.wait_workers(2)
@@ -43,8 +43,7 @@ def test_one_less_lets_connections_end(daemon: Callable[..., Daemon]) -> None:
 
 def test_a_burst_of_both(daemon: Callable[..., Daemon]) -> None:
     running = daemon(workers={"count": 2})
-    for number in (signal.SIGTTIN, signal.SIGTTOU) * 5:
+    for count, number in enumerate((signal.SIGTTIN, signal.SIGTTOU) * 5, 1):
         running.send(number)
-        running.wait_log("workers wanted")
-    running.wait_log("workers wanted", count=10)
+        running.wait_log("workers wanted", count=count)
     running.wait_workers(2)
