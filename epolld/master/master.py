@@ -24,6 +24,8 @@ from epolld.host.systemd import Notifier
 from epolld.master import watchdog
 from epolld.master.backoff import Backoff
 from epolld.master.pool import Pool, State, WorkerHandle
+from epolld.master.rebalance import next_move
+from epolld.master.recycle import reason_to_recycle
 from epolld.master.reload import Changeover
 from epolld.net.loop import EventLoop
 from epolld.scoreboard import Column
@@ -350,9 +352,19 @@ class Master:
         elif worker.generation is self._generation:
             self._pool.serve(worker)
             log.info("%s is ready", worker)
-            for other in self._pool:
-                if other.state is State.DRAINING and not self._suspended and not self._stopping:
-                    self._retire(other)  # it may have lost its heirs
+            if not self._suspended and not self._stopping:
+                self._retire_others(worker)
+
+    def _retire_others(self, fresh: WorkerHandle) -> None:
+        """Those in its slot have been recycled; those that leave may have lost their heirs."""
+        for other in self._pool:
+            predecessor = (
+                other is not fresh
+                and other.slot == fresh.slot
+                and other.generation is fresh.generation
+            )
+            if other.state is State.DRAINING or (predecessor and other.state is State.READY):
+                self._retire(other)
 
     def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
         """A worker has ended: as it was told to, or it is to be replaced."""
@@ -395,8 +407,36 @@ class Master:
         """Every second: the watchdog, and the line for `systemctl status`."""
         self._pool.look_for_stuck(self._loop.now)
         if self._changeover is None and not self._stopping and not self._suspended:
+            self._recycle()
+            self._rebalance()
             self._notifier.status(self._status())
         self._loop.call_later(watchdog.LOOK, self._look)
+
+    def _recycle(self) -> None:
+        """Replace a worker that has served long enough, one at a time, its successor first."""
+        workers = self._pool.of(self._generation, State.STARTING, State.READY)
+        if len(workers) != len({worker.slot for worker in workers}) or self._waiting:
+            return  # a successor is on its way, or starting workers fails
+        limits = self._generation.config.workers
+        for worker in workers:
+            facts = self._pool.facts(worker, self._loop.now)
+            reason = reason_to_recycle(facts, limits, worker.jitter)
+            if reason and worker.state is State.READY:
+                log.info("%s %s: recycling it", worker, reason)
+                self._respawn(worker.slot)
+                return
+
+    def _rebalance(self) -> None:
+        """Even out the live connections, if that is wanted."""
+        if not self._generation.config.workers.rebalance:
+            return
+        live = self._pool.scoreboard.column(Column.LIVE)
+        workers = self._pool.of(self._generation, State.READY)
+        move = next_move({worker: live[worker.row] for worker in workers})
+        if move is not None:
+            fullest, emptiest, count = move
+            log.debug("%s gives %d connections to %s", fullest, count, emptiest)
+            self._pool.share(fullest, count, emptiest)
 
     def _status(self) -> str:
         live = sum(self._pool.scoreboard.column(Column.LIVE))

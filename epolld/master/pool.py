@@ -24,6 +24,7 @@ from epolld.channel import Channel, ChannelClosed
 from epolld.errors import ExitCode
 from epolld.host.generation import Assignment, Generation, WorkerMain
 from epolld.host.signals import SignalQueue, blocked
+from epolld.master import recycle
 from epolld.master.watchdog import Silence
 from epolld.net.loop import EventLoop
 from epolld.net.timers import Timer
@@ -35,6 +36,8 @@ log = logging.getLogger("epolld.master")
 KILL_AFTER_DRAIN = 5.0
 KILL_AFTER_STOP = 3.0
 KILL_AFTER_ABORT = 2.0  # to write its stacks
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 class State(enum.Enum):
@@ -72,6 +75,7 @@ class WorkerHandle:
         self.state = State.STARTING
         self.silence = Silence(now)
         self.born = now
+        self.jitter = recycle.jitter(os.urandom(1)[0])
         self.ready_at: float | None = None
         self.failure: words.Failed | None = None  # why it says that it cannot boot
         self.deadline: Timer | None = None  # when it is killed, if it has not done what it shall
@@ -268,6 +272,11 @@ class Pool:
                 worker.silence.seconds = 0.0
                 self.abort(worker, f"silent for {silent:.0f}s > {limit:g}s (stuck_timeout)")
 
+    def facts(self, worker: WorkerHandle, now: float) -> recycle.Facts:
+        """What is known of it."""
+        accepted = self.scoreboard.column(Column.ACCEPTED)[worker.row]
+        return recycle.Facts(accepted, now - worker.born, _resident_memory(worker.pid))
+
     def _listen(self, worker: WorkerHandle) -> None:
         """A worker says something, or has closed its end."""
         while True:
@@ -341,3 +350,12 @@ def describe_exit(status: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def _resident_memory(pid: int) -> int:
+    """Bytes of memory that a process holds, pages shared with others included; 0 if unknown."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * PAGE_SIZE
+    except (OSError, IndexError, ValueError):
+        return 0

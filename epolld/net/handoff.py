@@ -94,6 +94,7 @@ class Donor:
         self._retry_after = RETRY_FIRST
         self._retrying = False
         self._giving = False  # told what to give
+        self._persistent = True  # tries again what cannot move now
         self._done = False
         self._moved = 0  # connections that have found a new home
 
@@ -117,13 +118,16 @@ class Donor:
         return [*self._waiting, *self._not_now]
 
     def give(self, services: Iterable[Service], limit: int | None = None) -> None:
-        """Give away the connections of `services`."""
-        transports = [t for service in services for t in service.transports]
-        for transport in transports[:limit]:
-            if can_move(transport.get_protocol()):
-                self._waiting.append(transport)
-            else:
-                self._on_stuck(transport)
+        """Give away the connections of `services`; with a `limit`, so many that can move now."""
+        self._persistent = limit is None
+        for service in services:
+            for transport in service.transports:
+                if len(self._waiting) == limit:
+                    break
+                if can_move(transport.get_protocol()):
+                    self._waiting.append(transport)
+                else:
+                    self._on_stuck(transport)
         self._giving = True
         self._send_all()
 
@@ -162,11 +166,11 @@ class Donor:
                 log.exception("%s: freeze failed; the connection stays", transport)
                 self._on_stuck(transport)
                 continue
-            if rest is None:
+            if rest is not None:
+                frozen.append((transport, rest))
+            elif self._persistent:
                 self._not_now.append(transport)
                 self._retry_later()
-            else:
-                frozen.append((transport, rest))
         if not frozen:
             return bool(self._waiting)
         self._number += 1

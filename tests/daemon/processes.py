@@ -1,4 +1,4 @@
-"""What /proc says about processes: titles, sessions, descriptors, status. Reads, changes nothing."""
+"""What /proc says about processes: titles, sessions, descriptors. Reads, changes nothing."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""--daemonize: the shell's command ends when the workers are ready; the daemon is nobody's child."""
+"""--daemonize: the command ends when the workers are ready; the daemon is nobody's child."""
 
 import os
 import pty

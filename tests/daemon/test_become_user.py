@@ -2,16 +2,27 @@
 
 import os
 import pwd
+import signal
+import stat
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import needs
 from harness import Config, Daemon, upper_at
-from processes import status
+from processes import eventually, status
+
+
+def interpreter_for_all() -> None:
+    """The workers go on importing after they have become another user."""
+    for folder in (Path(sys.executable).resolve(), *Path(sys.prefix, "x").parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            needs.lacking(f"an interpreter that other users may run ({folder} is closed)")
 
 
 def test_workers_become_the_user(daemon: Callable[..., Daemon]) -> None:
     needs.root()
-    needs.python_for_all()
+    interpreter_for_all()
     running = daemon(master={"user": "nobody"})
     nobody = pwd.getpwnam("nobody")
     groups = {str(gid) for gid in os.getgrouplist("nobody", nobody.pw_gid)}
@@ -32,7 +43,7 @@ def test_workers_become_the_user(daemon: Callable[..., Daemon]) -> None:
 
 def test_group_and_umask(daemon: Callable[..., Daemon]) -> None:
     needs.root()
-    needs.python_for_all()
+    interpreter_for_all()
     running = daemon(master={"user": "nobody", "group": "daemon", "umask": "077"})
     for worker in running.wait_workers(2):
         facts = status(worker.pid)
@@ -42,24 +53,21 @@ def test_group_and_umask(daemon: Callable[..., Daemon]) -> None:
 
 def test_their_log_file_can_be_rotated(make_daemon: Callable[[Config], Daemon]) -> None:
     """The workers may not open it: the master hands it to them."""
-    import signal
-
     needs.root()
-    needs.python_for_all()
+    interpreter_for_all()
     made = make_daemon({})
     folder = made.directory / "log"
     folder.mkdir(mode=0o700)
     talker = {"name": "talker", "protocol": "protocols:Talker", "bind": "127.0.0.1:0"}
     logging = {"target": "file", "file": str(folder / "epolld.log"), "level": "debug"}
     made.write_config({"master": {"user": "nobody"}, "services": [talker], "logging": logging})
-    _start_with_file(made, folder / "epolld.log")
-    address = _address(folder / "epolld.log")
-    client = made.client(address)
+    made.launch()
+    file = folder / "epolld.log"
+    eventually(lambda: file.exists() and "ready: " in file.read_text(), 8)
+    client = made.client(file.read_text().partition("listening on ")[2].split()[0])
     client.line()
     (folder / "epolld.log").rename(folder / "old.log")
     made.send(signal.SIGUSR1)
-    from processes import eventually
-
     new = folder / "epolld.log"
     eventually(lambda: new.exists() and "log file reopened" in new.read_text(), 5)
     client.ask(b"loud", 1)
@@ -69,30 +77,10 @@ def test_their_log_file_can_be_rotated(make_daemon: Callable[[Config], Daemon]) 
     assert " error " not in new.read_text()
 
 
-def _start_with_file(made: Daemon, file: object) -> None:
-    from pathlib import Path
-
-    from processes import eventually
-
-    made.launch()
-    assert isinstance(file, Path)
-    eventually(lambda: file.exists() and "ready: " in file.read_text(), 8)
-
-
-def _address(file: object) -> str:
-    import re
-    from pathlib import Path
-
-    assert isinstance(file, Path)
-    found = re.search(r"listening on (\S+) ", file.read_text())
-    assert found
-    return found[1]
-
-
 def test_without_root_the_user_is_skipped(make_daemon: Callable[[Config], Daemon]) -> None:
     """The same file serves a plain user's shell."""
     needs.root()
-    needs.python_for_all()
+    interpreter_for_all()
     setpriv = needs.tool("setpriv", "util-linux")
     made = make_daemon({"master": {"user": "daemon"}, "services": [upper_at()]})
     made.directory.chmod(0o777)

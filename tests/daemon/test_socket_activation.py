@@ -9,9 +9,10 @@ from harness import HERE, Config, Daemon, free_port, upper_at
 
 def activated(made: Daemon, *addresses: str, names: str = "") -> Daemon:
     """`made`, to be started with these sockets."""
-    made.command = [sys.executable, str(HERE / "with_sockets.py"), ",".join(addresses)] + (
-        made.command
-    )
+    made.command = [
+        *(sys.executable, str(HERE / "with_sockets.py"), ",".join(addresses)),
+        *made.command,
+    ]
     if names:
         made.environment["LISTEN_FDNAMES"] = names
     return made

@@ -17,8 +17,10 @@ for number, address in enumerate(sys.argv[1].split(","), 3):
         sock.bind(address)
         sock.listen()
     fd = sock.detach()
-    os.dup2(fd, number, inheritable=True)
-    if fd != number and fd > number:
+    if fd == number:
+        os.set_inheritable(fd, True)
+    else:
+        os.dup2(fd, number, inheritable=True)
         os.close(fd)
 os.environ["LISTEN_FDS"] = str(len(sys.argv[1].split(",")))
 os.environ["LISTEN_PID"] = str(os.getpid())

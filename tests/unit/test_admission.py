@@ -193,7 +193,7 @@ def test_it_stays_away_while_clients_wait_and_the_sibling_accepts(stand: Stand) 
     stand.gate.waiting = True
     for live in range(1, 200):
         stand.sibling(live)
-        stand.loop.turn(0.006)
+        stand.loop.turn(0.004)  # less than the shortest time between two looks
         assert not stand.is_open, live
 
 

@@ -1,0 +1,106 @@
+"""The pages tell the truth where a machine can see it: examples run, links and files exist.
+
+A fenced block whose first line is `# file: NAME` is a whole file. All files of a page lie in one
+folder: Python modules are imported, `test_*.py` are run, YAML is given to `epolld --check` (it has
+to be accepted, but for `wrong*.yaml`). A block behind `<!-- prints: ARGUMENTS -->` is what epolld
+prints in that folder, which the page calls /srv/app.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_FILES = [page for page in PAGES if "\n# file: " in page.read_text()]
+FOLDER = "/srv/app"  # how pages call the folder of their files
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# file: ([\w.-]+)\n")
+PRINTS = re.compile(r"^<!-- prints: (.*) -->\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+SOURCE = re.compile(r"`((?:epolld|net|master|worker|host|config|services)/[\w/]+\.py)`")
+
+
+def write_files(page: Path, folder: Path) -> list[str]:
+    """Write the files that a page shows into `folder`; returns their names, in order."""
+    names = []
+    for _, body in FENCED.findall(page.read_text()):
+        if found := FILE.match(body):
+            names.append(found[1])
+            (folder / names[-1]).write_text(body)
+    return names
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in `folder`, with the epolld under test."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments of a page's headings, as GitHub makes them."""
+    text = FENCED.sub("", page.read_text())
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in HEADING.findall(text)}
+
+
+def test_there_are_examples_to_run() -> None:
+    assert ROOT / "docs" / "writing-protocols.md" in WITH_FILES
+
+
+@pytest.mark.parametrize("page", WITH_FILES, ids=lambda page: page.name)
+def test_the_examples_run(page: Path, tmp_path: Path) -> None:
+    names = write_files(page, tmp_path)
+    assert len(names) == len(set(names)), "two files of one name"
+    modules = [name.removesuffix(".py") for name in names if name.endswith(".py")]
+    if modules:
+        done = run(tmp_path, "-W", "error", "-c", f"import {', '.join(modules)}")
+        assert done.returncode == 0, done.stderr
+    tests = [name for name in names if name.startswith("test_")]
+    if tests:
+        done = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+        assert done.returncode == 0, done.stdout
+    for name in names:
+        if name.endswith(".yaml") and not name.startswith("wrong"):
+            done = run(tmp_path, "-m", "epolld", "--config", name, "--check")
+            assert done.stdout == "OK\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", WITH_FILES, ids=lambda page: page.name)
+def test_it_prints_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    write_files(page, tmp_path)
+    for arguments, expected in PRINTS.findall(page.read_text()):
+        printed = run(tmp_path, "-m", "epolld", *arguments.split()).stdout
+        assert printed.replace(str(tmp_path), FOLDER) == expected
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(FENCED.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", link):  # another machine's
+            continue
+        path, _, fragment = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert target.is_relative_to(ROOT), f"{page.name} links out of the project: {link}"
+        if fragment and target.suffix == ".md":
+            assert fragment in anchors(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_source_files_that_are_named_exist(page: Path) -> None:
+    for name in SOURCE.findall(page.read_text()):
+        path = ROOT / name if name.startswith("epolld/") else ROOT / "epolld" / name
+        assert path.exists(), f"{page.name} names {name}"
