@@ -94,6 +94,11 @@ class Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), cls(theirs)
 
+    @classmethod
+    def adopt(cls, fd: int) -> Channel:
+        """An end that has survived an execve."""
+        return cls(socket.socket(fileno=fd))
+
     def fileno(self) -> int:
         """The descriptor, to be watched for EPOLLIN; -1 once closed."""
         return self._sock.fileno()

@@ -137,6 +137,7 @@ def _check(path: str, overrides: Overrides) -> int:
             problems.append(str(loaded.problem("master.user", str(error))))
     except ConfigError as error:
         problems = [str(problem) for problem in error.problems]
+    problems += _check_upgrade()
     for problem in problems:
         print(problem)
     if problems:
@@ -157,6 +158,16 @@ def _check_services(loaded: Loaded) -> list[str]:
     return []
 
 
+def _check_upgrade() -> list[str]:
+    """As the trial run of an upgrade: can this program take over from the one that asks?"""
+    from epolld.master import upgrade
+
+    asked = os.environ.get(upgrade.FORMAT_VARIABLE)
+    if asked is None or asked == str(upgrade.FORMAT):
+        return []
+    return [f"this program cannot take over state of format {asked}, only {upgrade.FORMAT}"]
+
+
 def _identity(loaded: Loaded) -> Identity | None:
     """Whom the workers become; raises PrivilegeError."""
     from epolld.host import privileges
@@ -170,32 +181,44 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     from epolld import log as logs
     from epolld.config import load
     from epolld.host import daemon, limits, runtimedir, systemd
+    from epolld.host.generation import Generation
     from epolld.host.listeners import Inherited, open_listeners
     from epolld.host.pidfile import PidFile
+    from epolld.master import upgrade
     from epolld.master.master import Master
     from epolld.worker import worker
 
+    saved = upgrade.restore(os.environ)
+    os.environ.pop(upgrade.VARIABLE, None)
     daemon.fill_standard_descriptors()
-    loaded = load(path, overrides)
+    loaded = load(path, overrides) if saved is None else upgrade.restore_config(saved)
     settings, logging = loaded.config.master, loaded.config.logging
     logs.configure(logging.level, logging.target, logging.format, logging.file)
     os.umask(settings.umask)
     limits.raise_open_files()
     identity = _identity(loaded)
-    inherited = Inherited(systemd.listen_fds(os.environ, os.getpid()))
     notifier = systemd.Notifier.from_environ(os.environ)
     interval = systemd.watchdog_interval(os.environ, os.getpid())
-    listeners = open_listeners(loaded.config.services, {}, inherited)
-    directory = runtimedir.find(settings.runtime_directory, os.environ, os.geteuid())
-    runtimedir.prepare(directory)
-    systemd.forget(os.environ)
-
+    origin = upgrade.Origin(path, os.getcwd(), systemd.supervision(os.environ), saved)
     report = None
-    if daemonize:
-        keep = [*(listener.sock.fileno() for listener in listeners), *inherited.descriptors()]
-        report = daemon.detach(keep, settings.umask, settings.working_directory or "/")
-    elif settings.working_directory:
-        os.chdir(settings.working_directory)
+    if saved is not None:
+        inherited = Inherited(upgrade.inherited_sockets(saved))
+        first = upgrade.restore_generation(saved, loaded, inherited, identity)
+        pidfile = PidFile.adopt(saved.pidfile, saved.pidfile_fd)
+        systemd.forget(os.environ)
+    else:
+        inherited = Inherited(systemd.listen_fds(os.environ, os.getpid()))
+        listeners = open_listeners(loaded.config.services, {}, inherited)
+        first = Generation(1, loaded, listeners, identity)
+        directory = runtimedir.find(settings.runtime_directory, os.environ, os.geteuid())
+        runtimedir.prepare(directory)
+        systemd.forget(os.environ)
+        if daemonize:
+            keep = [*(each.sock.fileno() for each in listeners), *inherited.descriptors()]
+            report = daemon.detach(keep, settings.umask, settings.working_directory or "/")
+        pidfile = PidFile(settings.pidfile or os.path.join(directory, "epolld.pid"))
+    if settings.working_directory or daemonize:
+        os.chdir(settings.working_directory or "/")
 
     def on_started(reason: str, code: int) -> None:
         if report is None:
@@ -205,17 +228,15 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
         else:
             report.ready()
 
-    pidfile = PidFile(settings.pidfile or os.path.join(directory, "epolld.pid"))
     try:
-        pidfile.acquire()
-        master = Master(
-            loaded, lambda: load(path, overrides), listeners, inherited, identity, worker.main
-        )
-        return master.run(pidfile, notifier, interval, on_started)
+        if saved is None:
+            pidfile.acquire()
+        master = Master(lambda: load(path, overrides), first, inherited, worker.main)
+        return master.run(pidfile, notifier, interval, origin, on_started)
     except EpolldError as error:
         on_started(str(error), error.exit_code)
         raise
     finally:
-        for listener in listeners:
+        for listener in first.listeners:
             listener.remove()
         pidfile.release()

@@ -1,7 +1,7 @@
 """What the processes tell each other all the time: one shared table, one row a worker.
 
-An anonymous shared mapping made by the master before it forks, so it has no name, needs no
-clean-up and costs a worker one page. Each row has one writer, the worker that it is assigned
+Shared memory made by the master before it forks; it has no name, needs no clean-up and costs a
+worker a page or two. Each row has one writer, the worker that it is assigned
 to; everybody may read. A value is one aligned 64-bit word, which the processor writes whole,
 so there are no locks that a killed worker could leave behind. Part of the contract between
 master and workers (the other part is channel.py); it imports neither.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import mmap
+import os
 
 ROWS = 512  # worker processes at a time, old generations included
 WORD = 8  # bytes
@@ -29,17 +30,39 @@ class Column(enum.IntEnum):
 
 
 class Scoreboard:
-    """The table; the master makes it, workers inherit it over fork."""
+    """The table; the master makes it, workers inherit it over fork.
 
-    def __init__(self, rows: int = ROWS) -> None:
+    `fd` is a scoreboard's `fileno()` that has survived an execve: the same table again.
+    """
+
+    def __init__(self, rows: int = ROWS, fd: int | None = None) -> None:
         self.rows = rows
-        self._memory = mmap.mmap(-1, WORD * (1 + rows * len(Column)))
+        size = WORD * (1 + rows * len(Column))
+        # A memfd and not simply anonymous memory: that would not survive an upgrade in place.
+        self._fd = os.memfd_create("epolld-scoreboard", os.MFD_CLOEXEC) if fd is None else fd
+        if fd is None:
+            os.ftruncate(self._fd, size)
+        self._memory = mmap.mmap(self._fd, size)
         words = memoryview(self._memory).cast("q")
         # One more than the highest row in use; written by the master. Readers look no further.
         self._top = words[:1]
         self._columns = [words[1 + n * rows : 1 + (n + 1) * rows] for n in range(len(Column))]
-        for row in range(rows):
-            self.clear(row)
+        if fd is None:
+            for row in range(rows):
+                self.clear(row)
+
+    def fileno(self) -> int:
+        """The descriptor of the memory; -1 in a worker, which has only the mapping."""
+        return self._fd
+
+    def layout(self) -> list[int]:
+        """What must be equal for two programs to understand the same table."""
+        return [self.rows, *Column]
+
+    def close_descriptor(self) -> None:
+        """In a worker: keep the mapping alone."""
+        os.close(self._fd)
+        self._fd = -1
 
     def column(self, column: Column) -> memoryview:
         """The words of one column, by row; to read and, in one's own row, to write."""

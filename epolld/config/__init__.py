@@ -6,7 +6,7 @@
 
 from epolld.config.comparison import changes, movable_services, needs_restart
 from epolld.config.jsonschema import json_schema
-from epolld.config.loader import Loaded, load
+from epolld.config.loader import Loaded, load, loads
 from epolld.config.overrides import Overrides
 from epolld.config.rendering import render
 from epolld.config.schema import Config, Logging, Master, Service, Workers, worker_count
@@ -22,6 +22,7 @@ __all__ = [
     "changes",
     "json_schema",
     "load",
+    "loads",
     "movable_services",
     "needs_restart",
     "render",

@@ -41,7 +41,16 @@ def load(path: str, overrides: Overrides = _NO_OVERRIDES) -> Loaded:
     service they mean.
     """
     try:
-        root = marks.parse(_read(path), path)
+        text = _read(path)
+    except MarkedError as error:
+        raise ConfigError([Problem(*error.place, "", error.message)]) from None
+    return loads(text, path, overrides)
+
+
+def loads(text: str, path: str, overrides: Overrides = _NO_OVERRIDES) -> Loaded:
+    """As `load`, of text that is already there; `path` is what problems call it."""
+    try:
+        root = marks.parse(text, path)
     except MarkedError as error:
         raise ConfigError([Problem(*error.place, "", error.message)]) from None
     root, problems = apply(root, path, overrides)

@@ -85,6 +85,14 @@ class Inherited:
         used = {listener.sock.fileno() for listener in listeners}
         return [name for fd, name in self._names.items() if fd not in used]
 
+    def get(self, fd: int) -> socket.socket | None:
+        """The socket with this number, if it is one of ours."""
+        return self._by_fd.get(fd)
+
+    def names(self) -> list[tuple[int, str]]:
+        """Number and name of each socket from systemd."""
+        return list(self._names.items())
+
     def descriptors(self) -> list[int]:
         """All of them, to be kept when daemonizing."""
         return list(self._by_fd)

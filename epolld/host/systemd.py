@@ -145,6 +145,11 @@ def listen_fds(environ: Mapping[str, str], pid: int) -> list[InheritedSocket]:
     return sockets
 
 
+def supervision(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a program executed in our place needs to speak with systemd."""
+    return {name: environ[name] for name in VARIABLES[:3] if name in environ}
+
+
 def forget(environ: MutableMapping[str, str]) -> None:
     """Remove systemd's variables, so that no child believes they are meant for it."""
     for name in VARIABLES:

@@ -7,26 +7,28 @@ what workers say. It serves nobody itself, never blocks and never runs user code
 from __future__ import annotations
 
 import logging
+import os
 import select
 import signal
 from collections.abc import Callable
 
+from epolld import __version__
 from epolld import log as logs
 from epolld.config import Loaded, changes, movable_services, needs_restart, worker_count
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Generation, WorkerMain
-from epolld.host.listeners import Inherited, Listener, open_listeners, tune
+from epolld.host.listeners import Inherited, open_listeners, tune
 from epolld.host.pidfile import PidFile
-from epolld.host.privileges import Identity
 from epolld.host.signals import SignalQueue, sent_by_terminal
 from epolld.host.systemd import Notifier
-from epolld.master import watchdog
+from epolld.master import upgrade, watchdog
 from epolld.master.backoff import Backoff
 from epolld.master.pool import Pool, State, WorkerHandle
 from epolld.master.rebalance import next_move
 from epolld.master.recycle import reason_to_recycle
 from epolld.master.reload import Changeover
+from epolld.master.upgrade import Origin, SavedMaster
 from epolld.net.loop import EventLoop
 from epolld.scoreboard import Column
 
@@ -38,23 +40,21 @@ class Master:
 
     def __init__(
         self,
-        loaded: Loaded,
         reload_config: Callable[[], Loaded],
-        listeners: tuple[Listener, ...],
+        first: Generation,
         inherited: Inherited,
-        identity: Identity | None,
         worker_main: WorkerMain,
     ) -> None:
         self._reload_config = reload_config
         self._inherited = inherited
-        self._identity = identity
-        self._first = Generation(1, loaded, listeners, identity)
+        self._identity = first.identity
+        self._first = first
         self._pidfile: PidFile | None = None
         self._notifier = Notifier(None)
         self._loop = EventLoop()
         self._signals = SignalQueue()
         self._pool = Pool(self._loop, self._signals, worker_main, self, self._close_in_child)
-        self._generation = Generation(0, loaded, (), identity)  # in force
+        self._generation = Generation(0, first.loaded, (), first.identity)  # in force
         self._changeover: Changeover | None = None  # in progress
         self._last_number = 1
         self._reload_again = False  # a HUP came during a reload
@@ -63,6 +63,7 @@ class Master:
         self._waiting: set[int] = set()  # slots that wait for their back-off
         self._suspended = False
         self._stopping = False
+        self._upgrading = False  # a trial run is under way
         self._exit_code = ExitCode.OK
         self._on_started: Callable[[str, int], None] = lambda reason, code: None
         # What each signal means.
@@ -86,6 +87,7 @@ class Master:
         pidfile: PidFile,
         notifier: Notifier,
         watchdog_interval: float | None,
+        origin: Origin,
         on_started: Callable[[str, int], None],
     ) -> int:
         """Start the workers, and run the daemon until it is told to stop; returns its exit status.
@@ -96,12 +98,17 @@ class Master:
         self._pidfile = pidfile
         self._notifier = notifier
         self._on_started = on_started
+        self._origin = origin
         proctitle.set_title(proctitle.master_title(self._first.config.master.title))
         self._signals.open(self._actions)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # an upgrade comes with all blocked
         self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)
         for name in self._inherited.unused(self._first.listeners):
             log.warning("the inherited socket %r is used by no service", name)
-        self._start_generation(self._first)
+        if origin.saved is None:
+            self._start_generation(self._first)
+        else:
+            self._take_over(origin.saved)
         self._look()
         if watchdog_interval:
             self._feed_watchdog(watchdog_interval)
@@ -399,9 +406,81 @@ class Master:
         except EpolldError as error:
             log.error("logging stays as it was: %s", error)
 
+    # -- upgrade in place --------------------------------------------------------------------------
+
     def upgrade(self) -> None:
-        """USR2: replace the program in place."""
-        log.warning("upgrade: not built yet")
+        """USR2: execute the program anew, in this process, after a trial run."""
+        if self._changeover is not None or self._stopping or self._upgrading:
+            log.warning("upgrade refused: a start, reload, stop or upgrade is in progress")
+            return
+        try:
+            pid, output = upgrade.start_trial(self._origin.config, self._origin.directory)
+        except OSError as error:
+            log.error("upgrade failed: cannot run %s: %s", self._origin.program(), error)
+            return
+        self._upgrading = True
+        log.info("upgrade: trial run of %s", self._origin.program())
+        deadline = self._loop.call_later(upgrade.TRIAL_TIMEOUT, lambda: os.kill(pid, 9))
+
+        def ended(code: int) -> None:
+            self._upgrading = False
+            deadline.cancel()
+            said = upgrade.read_trial(output)
+            if code != 0:
+                log.error("upgrade failed: the trial run ended with %d: %s", code, said)
+            elif self._changeover is not None or self._stopping:
+                log.warning("upgrade failed: a reload or stop has begun meanwhile")
+            else:
+                self._execute()
+
+        self._pool.expect(pid, ended)
+
+    def _execute(self) -> None:
+        """Become the new program."""
+        log.info("upgrade: executing %s", self._origin.program())
+        self._notifier.reloading()
+        assert self._pidfile is not None
+        state = upgrade.SavedMaster(
+            format=upgrade.FORMAT,
+            pid=os.getpid(),
+            version=__version__,
+            configs=upgrade.save_configs(self._pool, self._generation),
+            generation=self._generation.number,
+            last_number=self._last_number,
+            extra_workers=self._extra_workers,
+            suspended=self._suspended,
+            listeners=[upgrade.save_listener(each) for each in self._generation.listeners],
+            inherited=self._inherited.names(),
+            workers=upgrade.save_workers(self._pool, self._loop.now),
+            scoreboard=self._pool.scoreboard.fileno(),
+            scoreboard_layout=self._pool.scoreboard.layout(),
+            pidfile=self._pidfile.path,
+            pidfile_fd=self._pidfile.fileno(),
+            directory=self._origin.directory,
+        )
+        try:
+            upgrade.execute(state, {**os.environ, **self._origin.environ})
+        except OSError as error:
+            log.error("upgrade failed: cannot execute %s: %s", self._origin.program(), error)
+            self._notifier.ready(self._status())
+
+    def _take_over(self, saved: SavedMaster) -> None:
+        """Go on where the program before us stopped, and replace its workers by a reload."""
+        self._generation = self._first
+        self._last_number = saved.last_number
+        self._extra_workers = saved.extra_workers
+        self._suspended = saved.suspended
+        upgrade.restore_workers(saved, self._pool, self._generation, self._loop.now)
+        log.info(
+            "upgraded from epolld %s to %s; %d workers are adopted",
+            saved.version,
+            __version__,
+            len(self._pool),
+        )
+        self._pool.reap()
+        self.reload()
+
+    # -- looking after it all --------------------------------------------------------------------
 
     def _look(self) -> None:
         """Every second: the watchdog, and the line for `systemctl status`."""

@@ -64,14 +64,21 @@ class WorkerHandle:
     """One worker process."""
 
     def __init__(
-        self, slot: int, row: int, pid: int, generation: Generation, channel: Channel, now: float
+        self,
+        slot: int,
+        row: int,
+        pid: int,
+        pidfd: int,
+        generation: Generation,
+        channel: Channel,
+        now: float,
     ) -> None:
         self.slot = slot
         self.row = row
         self.pid = pid
         self.generation = generation
         self.channel = channel
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = pidfd
         self.state = State.STARTING
         self.silence = Silence(now)
         self.born = now
@@ -124,6 +131,7 @@ class Pool:
         self._close_in_child = close_in_child
         self._by_pid: dict[int, WorkerHandle] = {}
         self.scoreboard = Scoreboard()
+        self._others: dict[int, Callable[[int], object]] = {}  # children that are no workers
 
     def __len__(self) -> int:
         return len(self._by_pid)
@@ -156,14 +164,39 @@ class Pool:
             gc.unfreeze()
             theirs.close()
         self.scoreboard.column(Column.PID)[row] = pid
-        worker = WorkerHandle(slot, row, pid, generation, ours, self._loop.now)
-        self._by_pid[pid] = worker
-        self._loop.register(worker.pidfd, select.EPOLLIN, lambda _events: self.reap())
-        self._loop.register(ours.fileno(), select.EPOLLIN, lambda _events: self._listen(worker))
-        timeout = generation.config.workers.boot_timeout
-        self._kill_after(worker, timeout, f"not ready after {timeout:g}s (boot_timeout)")
+        worker = WorkerHandle(slot, row, pid, os.pidfd_open(pid), generation, ours, self._loop.now)
+        self._follow(worker)
+        self._await_boot(worker)
         log.debug("%s started", worker)
         return worker
+
+    def adopt(self, worker: WorkerHandle, state: State) -> None:
+        """Follow a worker of the program that we were before an upgrade."""
+        worker.state = state
+        self._follow(worker)
+        if state is State.STARTING:
+            self._await_boot(worker)
+        elif state is State.DRAINING:
+            self._await_end(worker)
+        elif state is State.KILLED:
+            worker.send_signal(signal.SIGKILL)
+
+    def _follow(self, worker: WorkerHandle) -> None:
+        self._by_pid[worker.pid] = worker
+        self._loop.register(worker.pidfd, select.EPOLLIN, lambda _events: self.reap())
+        self._loop.register(
+            worker.channel.fileno(), select.EPOLLIN, lambda _events: self._listen(worker)
+        )
+
+    def _await_boot(self, worker: WorkerHandle) -> None:
+        timeout = worker.generation.config.workers.boot_timeout
+        self._kill_after(worker, timeout, f"not ready after {timeout:g}s (boot_timeout)")
+
+    def _await_end(self, worker: WorkerHandle) -> None:
+        patience = worker.generation.config.workers.graceful_timeout
+        self._kill_after(
+            worker, patience + KILL_AFTER_DRAIN, f"still there after {patience:g}s of draining"
+        )
 
     def _live_as_worker(self, assignment: Assignment) -> NoReturn:
         """In the child: give back all that is the master's, then live and exit.
@@ -174,6 +207,7 @@ class Pool:
         try:
             self._signals.reset_for_child()
             self._loop.close()
+            self.scoreboard.close_descriptor()
             for sibling in self:
                 sibling.channel.close()
                 os.close(sibling.pidfd)
@@ -202,17 +236,15 @@ class Pool:
         `movable` names the services whose connections the heirs can take. May be called again
         with other heirs; the deadline stays.
         """
-        settings = worker.generation.config.workers
-        patience = settings.graceful_timeout
         if worker.enter(State.DRAINING):
-            self._kill_after(
-                worker, patience + KILL_AFTER_DRAIN, f"still there after {patience:g}s of draining"
-            )
+            self._await_end(worker)
         if worker.state is State.DRAINING:
+            settings = worker.generation.config.workers
             rows, ends = self._connect(heirs)
-            self._say(
-                worker, words.Drain(patience, settings.drain_spread, list(movable), rows), ends
+            message = words.Drain(
+                settings.graceful_timeout, settings.drain_spread, list(movable), rows
             )
+            self._say(worker, message, ends)
 
     def share(self, worker: WorkerHandle, count: int, heir: WorkerHandle) -> None:
         """Have it give `count` connections to the heir, and go on."""
@@ -268,7 +300,12 @@ class Pool:
         for worker in self:
             limit = worker.generation.config.workers.stuck_timeout
             silent = worker.silence.look(beats[worker.row], now)
-            if limit and silent > limit and worker.state in (State.READY, State.DRAINING):
+            if (
+                limit
+                and silent > limit
+                and beats[worker.row]
+                and worker.state in (State.READY, State.DRAINING)
+            ):
                 worker.silence.seconds = 0.0
                 self.abort(worker, f"silent for {silent:.0f}s > {limit:g}s (stuck_timeout)")
 
@@ -320,11 +357,16 @@ class Pool:
                 return
             if pid == 0:
                 return
-            worker = self._by_pid.get(pid)
-            if worker is None:
-                log.debug("reaped process %d, which is no worker", pid)
+            if pid in self._by_pid:
+                self._bury(self._by_pid[pid], status)
+            elif pid in self._others:
+                self._others.pop(pid)(os.waitstatus_to_exitcode(status))
             else:
-                self._bury(worker, status)
+                log.debug("reaped process %d, which is no child of ours", pid)
+
+    def expect(self, pid: int, on_exit: Callable[[int], object]) -> None:
+        """Call `on_exit(exit code)` when the child `pid`, which is no worker, has ended."""
+        self._others[pid] = on_exit
 
     def _bury(self, worker: WorkerHandle, status: int) -> None:
         """A worker has ended: hear its last words, free what it had, tell."""

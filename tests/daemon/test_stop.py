@@ -93,6 +93,7 @@ def test_stop_with_a_stopped_worker(daemon: Callable[..., Daemon]) -> None:
     running.expect("told to stop, but still there, killing it", "killed by SIGKILL")
 
 
+@pytest.mark.xfail(strict=True, reason="Master.on_gone plans a new try although it stops")
 def test_stop_during_the_start(make_daemon: Callable[[Config], Daemon]) -> None:
     made = make_daemon(
         {"services": [{"name": "mine", "protocol": "slow:P", "bind": "127.0.0.1:0"}]}
@@ -103,7 +104,8 @@ def test_stop_during_the_start(make_daemon: Callable[[Config], Daemon]) -> None:
     made.send(signal.SIGTERM)
     made.wait_exit(8)
     made.expect("told to stop before it was ready")
-    made.allow("start failed", "killing it", "SIGKILL", "SIGTERM", "exited")
+    made.allow("start failed", "killing it", "SIGKILL", "SIGTERM", "exited", "next try")
+    assert not made.find_log("next try")  # a daemon that stops does not try again
 
 
 def test_stop_during_a_reload(daemon: Callable[..., Daemon]) -> None:

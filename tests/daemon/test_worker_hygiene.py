@@ -12,12 +12,11 @@ WHO: Config = {"name": "who", "protocol": "protocols:Who", "bind": "127.0.0.1:0"
 
 
 def test_titles(daemon: Callable[..., Daemon]) -> None:
-    running = daemon(master={"title": "my server"}, workers={"count": 3})
+    running = daemon(services=[WHO], master={"title": "my server"}, workers={"count": 3})
     assert title(running.pid) == "my server: master"
     titles = {title(worker.pid) for worker in running.wait_workers(3)}
     assert titles == {f"my server: worker {slot} gen 1" for slot in range(3)}
-    client = running.client()
-    client.ask(b"a")
+    running.client(running.address("who")).line()
     running.reload()
     serving = {f"my server: worker {slot} gen 2" for slot in range(3)}
     draining = {f"my server: worker {slot} gen 1 (draining)" for slot in range(3)}

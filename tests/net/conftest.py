@@ -10,7 +10,7 @@ import pytest
 from epolld.net.loop import EventLoop
 
 
-@pytest.fixture()
+@pytest.fixture
 def loop() -> Iterator[EventLoop]:
     """A real event loop."""
     loop = EventLoop()
@@ -28,7 +28,7 @@ def _no_internal_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_descriptor_left() -> Iterator[None]:
     """Compares the open descriptors of this process before and after."""
     gc.collect()

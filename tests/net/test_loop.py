@@ -17,7 +17,7 @@ from epolld.net.loop import EventLoop, descriptor_served
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 
 
-@pytest.fixture()
+@pytest.fixture
 def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
     """Three pairs; the first of each is readable."""
     pairs = [unix_pair() for _ in range(3)]
@@ -163,8 +163,10 @@ def test_requeue_keeps_the_callback(loop: EventLoop, pairs) -> None:
     assert called == [IN]
 
 
-@pytest.mark.xfail(strict=True, reason="if adding again fails, every later requeue fails at the"
-                   " removal with ENOENT")
+@pytest.mark.xfail(
+    strict=True,
+    reason="if adding again fails, every later requeue fails at the removal with ENOENT",
+)
 def test_requeue_recovers_from_a_failure_to_add(loop: EventLoop, pairs) -> None:
     called = []
     fd = pairs[0][0].fileno()
@@ -200,8 +202,11 @@ def test_a_timer_wakes_the_loop_and_is_never_early(loop: EventLoop) -> None:
     assert loop.now - start >= 0.02
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="epoll.poll takes at most INT_MAX ms:"
-                   " a lone timer above 24.8 days ends run()")
+@pytest.mark.xfail(
+    strict=True,
+    raises=OverflowError,
+    reason="epoll.poll takes at most INT_MAX ms: a lone timer above 24.8 days ends run()",
+)
 def test_a_timer_may_be_months_away(loop: EventLoop) -> None:
     loop.call_later(90 * 86400, loop.stop)
     pairs = unix_pair()

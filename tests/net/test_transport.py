@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
-import time
 from typing import Any
 
 import pytest
-from wiring import Collected, Notes, narrow, reset, run_until, serve, settle, tcp_pair, turn
-from wiring import unix_pair
+from wiring import (
+    Collected,
+    Notes,
+    narrow,
+    reset,
+    run_until,
+    serve,
+    settle,
+    tcp_pair,
+    turn,
+    unix_pair,
+)
 
 from epolld.net.linger import PATIENCE
 from epolld.net.loop import EventLoop
@@ -71,6 +81,7 @@ def test_a_greedy_peer_gets_one_read_a_turn(loop: EventLoop) -> None:
 @pytest.mark.parametrize("pair", [unix_pair, tcp_pair])
 def test_ten_megabytes_each_way_with_a_slow_reader(loop: EventLoop, pair) -> None:
     ours, peer = pair()
+    narrow(ours)
     notes = Notes(
         data_received=lambda p, data: p.transport.write(data),
         pause_writing=lambda p: p.transport.pause_reading(),
@@ -92,8 +103,8 @@ def test_ten_megabytes_each_way_with_a_slow_reader(loop: EventLoop, pair) -> Non
                 if sent == len(TEN_MB):
                     peer.shutdown(socket.SHUT_WR)
         biggest = max(biggest, notes.transport.get_write_buffer_size())
-        if rounds % 3 == 0:
-            got.read(200_000)
+        if rounds % 10 == 0:
+            got.read(400_000)
         return bool(got.end)
 
     run_until(loop, step)
@@ -120,13 +131,16 @@ def test_bytes_before_the_end_arrive_when_reading_resumes_after_a_hangup(loop) -
         assert not notes.lost
         transport.resume_reading()
         run_until(loop, lambda n=notes: n.lost)
-        assert notes.names == ["connection_made", "data_received", "eof_received", "connection_lost"]
+        assert notes.names == [
+            "connection_made",
+            "data_received",
+            "eof_received",
+            "connection_lost",
+        ]
         assert notes.data == b"last words"
 
 
 # -- no spinning -------------------------------------------------------------------------------
-
-
 
 
 def reports(loop: EventLoop, turns: int = 20) -> int:
@@ -239,10 +253,8 @@ def test_connection_lost_exactly_once_in_all_orders(loop, caplog, first: str, se
         for end in (first, second):
             if end == "fault":
                 if peer.fileno() >= 0:
-                    try:
+                    with contextlib.suppress(BrokenPipeError):
                         peer.send(b"x")
-                    except BrokenPipeError:
-                        pass
             elif end == "peer close":
                 peer.close()
             elif end == "peer half-close":
@@ -316,8 +328,14 @@ class Wrong(BaseException):
 
 
 FAULTS = [ValueError, SystemExit, KeyboardInterrupt, Wrong]
-CALLBACKS = ["connection_made", "data_received", "eof_received", "pause_writing", "resume_writing",
-             "connection_lost"]
+CALLBACKS = [
+    "connection_made",
+    "data_received",
+    "eof_received",
+    "pause_writing",
+    "resume_writing",
+    "connection_lost",
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -338,7 +356,7 @@ def test_a_fault_is_logged_and_touches_its_own_connection_only(
     if callback == "data_received":
         peer.send(b"x")
     elif callback.endswith("writing"):
-        transport.write(bytes(1 << 24))
+        transport.write(bytes(1 << 20))
     else:
         peer.shutdown(socket.SHUT_WR)
     run_until(loop, lambda: receive_some(peer) or notes.lost)
@@ -360,10 +378,8 @@ def test_a_fault_is_logged_and_touches_its_own_connection_only(
 
 def receive_some(peer: socket.socket) -> None:
     """Let a sender go on."""
-    try:
+    with contextlib.suppress(OSError):
         peer.recv(1 << 20)
-    except OSError:
-        pass
 
 
 def test_a_factory_that_fails_closes_the_connection(loop: EventLoop, caplog) -> None:
@@ -388,8 +404,12 @@ class FullLoop(EventLoop):
         raise OSError(28, "No space left on device")
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="ENOSPC of epoll_ctl leaves start(): the"
-                   " connection stays open, counted and unheard for ever")
+@pytest.mark.xfail(
+    strict=True,
+    raises=OSError,
+    reason="ENOSPC of epoll_ctl leaves start(): the"
+    " connection stays open, counted and unheard for ever",
+)
 def test_a_full_epoll_ends_the_connection() -> None:
     loop = FullLoop()
     ours, peer = unix_pair()
@@ -480,12 +500,12 @@ def test_idle_timeout_ends_many_and_only_those_idle() -> None:
         service.open(pairs[n][0], "")
         clock.time += 0.1
         settle(loop, 1)
-    clock.time += 6.0
+    clock.time += 5.0
     settle(loop)
     for _, peer in pairs[::2]:
         peer.send(b"x")
     settle(loop)
-    clock.time += 3.0
+    clock.time += 3.5
     settle(loop)
     assert [notes.lost for notes in made] == [False, True] * 10
     clock.time += 8.0

@@ -18,14 +18,13 @@ from epolld.channel import (
     ChannelClosed,
     Failed,
     Message,
-    Ready,
     ReopenLog,
     Serve,
     Stop,
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def ends() -> Iterator[tuple[Channel, Channel]]:
     """The master's end and the worker's."""
     ours, theirs = Channel.pair()
@@ -34,7 +33,7 @@ def ends() -> Iterator[tuple[Channel, Channel]]:
     theirs.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def raw() -> Iterator[tuple[Channel, socket.socket]]:
     """A channel and the bare socket at its other end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -48,7 +47,7 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-SAMPLES = {"int": 3, "float": 2.5, "str": "häm\n\"x\"", "list[str]": ["a"], "list[int]": [1, 2]}
+SAMPLES = {"int": 3, "float": 2.5, "str": 'häm\n"x"', "list[str]": ["a"], "list[int]": [1, 2]}
 
 
 def sample(kind: type[Message]) -> Message:
@@ -120,8 +119,16 @@ def test_a_full_socket_is_false_and_nothing_blocks(ends) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"x", b"{}", b"[]", b'{"type":"Nope"}', b'{"type":"Failed"}', b'{"type":"Failed","reason":1}',
-     b"\xff\xfe", b"\x00" * 100],
+    [
+        b"x",
+        b"{}",
+        b"[]",
+        b'{"type":"Nope"}',
+        b'{"type":"Failed"}',
+        b'{"type":"Failed","reason":1}',
+        b"\xff\xfe",
+        b"\x00" * 100,
+    ],
 )
 def test_garbage_is_a_value_error_and_the_next_message_is_read(raw, garbage) -> None:
     channel, other = raw
@@ -151,8 +158,11 @@ def test_a_descriptor_travels(ends) -> None:
     os.close(read)
 
 
-@pytest.mark.xfail(strict=True, reason="socket.recv_fds ignores its flags (CPython 3.11), so"
-                   " MSG_CMSG_CLOEXEC has no effect: use recvmsg")
+@pytest.mark.xfail(
+    strict=True,
+    reason="socket.recv_fds ignores its flags (CPython 3.11), so"
+    " MSG_CMSG_CLOEXEC has no effect: use recvmsg",
+)
 def test_a_received_descriptor_is_closed_on_exec(ends) -> None:
     assert ends[0].send(ReopenLog(), (0,))
     _, (got,) = ends[1].receive()
@@ -198,8 +208,11 @@ def test_the_longest_text_fits(ends, letter: str) -> None:
     assert ends[1].receive() == (message, ())
 
 
-@pytest.mark.xfail(strict=True, reason="6 bytes for a control character, 4 for an emoji: the"
-                   " message is truncated and the reason lost")
+@pytest.mark.xfail(
+    strict=True,
+    reason="6 bytes for a control character, 4 for an emoji: the"
+    " message is truncated and the reason lost",
+)
 @pytest.mark.parametrize("letter", ["\x1b", "\U0001f600"])
 def test_the_longest_text_of_wide_letters_fits(ends, letter: str) -> None:
     message = Failed(letter * MAX_TEXT, 70)
@@ -207,8 +220,12 @@ def test_the_longest_text_of_wide_letters_fits(ends, letter: str) -> None:
     assert ends[1].receive() == (message, ())
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="a reason that names a file of"
-                   " undecodable name cannot be encoded: send() raises and the reason is lost")
+@pytest.mark.xfail(
+    strict=True,
+    raises=UnicodeEncodeError,
+    reason="a reason that names a file of"
+    " undecodable name cannot be encoded: send() raises and the reason is lost",
+)
 def test_a_reason_with_an_undecodable_file_name_travels(ends) -> None:
     assert ends[0].send(Failed("no such file: " + os.fsdecode(b"/tmp/\xff"), 70))
     assert isinstance(ends[1].receive()[0], Failed)

@@ -37,8 +37,10 @@ def test_codes_are_those_of_sysexits(code: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("problem", "text"),
     [
-        (Problem("a.yaml", 3, 7, "workers.count", "is no number"),
-         "a.yaml:3:7: workers.count: is no number"),
+        (
+            Problem("a.yaml", 3, 7, "workers.count", "is no number"),
+            "a.yaml:3:7: workers.count: is no number",
+        ),
         (Problem("a.yaml", 3, 7, "", "is empty"), "a.yaml:3:7: is empty"),
         (Problem("--set", 0, 0, "x", "unknown"), "--set: x: unknown"),
     ],
@@ -57,5 +59,3 @@ def test_a_config_error_tells_all_problems() -> None:
     error = ConfigError(problems)
     assert str(error) == "f:1:1: p: m1\nf:2:1: p: m2"
     assert error.problems == problems
-
-

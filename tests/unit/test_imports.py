@@ -67,8 +67,8 @@ def arrows_of(package: Path) -> list[Arrow]:
     arrows = []
     for name, path in modules.items():
         for node, typing_only in imports_in(ast.parse(path.read_text())):
-            for target in targets(node, name, path, package.name, set(modules)):
-                arrows.append(Arrow(name, target, typing_only))
+            found = targets(node, name, path, package.name, set(modules))
+            arrows += [Arrow(name, target, typing_only) for target in found]
     return arrows
 
 
@@ -176,7 +176,7 @@ def test_the_walk_sees_the_package() -> None:
 TABLE = {"low": set[str](), "high": {"low"}}
 
 
-@pytest.fixture()
+@pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A small package in which `high` may import `low`."""
     root = tmp_path / "fake"

@@ -57,7 +57,7 @@ def connect(listener: Listener) -> None:
         listener.sock.accept()[0].close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "s")
 
@@ -85,7 +85,10 @@ def test_v6_only_or_not() -> None:
 
 
 def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(socket.AF_INET, 1, 6, "", ("127.0.0.1", 0)), (socket.AF_INET, 1, 6, "", ("127.0.0.2", 0))]
+    found = [
+        (socket.AF_INET, 1, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, 1, 6, "", ("127.0.0.2", 0)),
+    ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: [*found, found[0]])
     with listening(TcpAddress("two.example", 0)) as listeners:
         assert [each.sock.getsockname()[0] for each in listeners] == ["127.0.0.1", "127.0.0.2"]
@@ -97,8 +100,12 @@ def test_a_name_that_does_not_resolve() -> None:
         opened(TcpAddress("no.such.invalid", 80))
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeError, reason="getaddrinfo raises UnicodeError for a"
-                   " label above 63 letters, which open_listeners lets through")
+@pytest.mark.xfail(
+    strict=True,
+    raises=UnicodeError,
+    reason="getaddrinfo raises UnicodeError for a"
+    " label above 63 letters, which open_listeners lets through",
+)
 def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises(BindError):
         opened(TcpAddress("a" * 70 + ".example", 80))
@@ -107,7 +114,9 @@ def test_a_name_that_cannot_be_one() -> None:
 def test_a_port_in_use_names_the_service_and_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(BindError, match=rf"services\.echo: cannot bind 127\.0\.0\.1:{port}.*ss -l"):
+        with pytest.raises(
+            BindError, match=rf"services\.echo: cannot bind 127\.0\.0\.1:{port}.*ss -l"
+        ):
             opened(TcpAddress("127.0.0.1", port))
 
 
@@ -135,8 +144,12 @@ def test_reuseport_lets_two_listen() -> None:
             assert second.sock.getsockname()[1] == port
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="socket() is called outside the try: EMFILE"
-                   " and EAFNOSUPPORT leave as OSError, which a reload does not expect")
+@pytest.mark.xfail(
+    strict=True,
+    raises=OSError,
+    reason="socket() is called outside the try: EMFILE"
+    " and EAFNOSUPPORT leave as OSError, which a reload does not expect",
+)
 def test_no_descriptor_left_is_a_bind_error() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
@@ -164,7 +177,9 @@ def test_the_mode_is_exact_whatever_the_umask(path: str, mode: int) -> None:
         os.umask(before)
 
 
-def test_the_mode_is_right_from_the_first_moment(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mode_is_right_from_the_first_moment(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modes = []
     real = socket.socket.listen
 
@@ -201,8 +216,12 @@ def test_an_unknown_owner_is_refused_and_leaves_no_file(path: str) -> None:
     assert not os.path.lexists(path)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="chown raises OverflowError for a"
-                   " number above 2**32-1: no BindError, and the file stays")
+@pytest.mark.xfail(
+    strict=True,
+    raises=OverflowError,
+    reason="chown raises OverflowError for a"
+    " number above 2**32-1: no BindError, and the file stays",
+)
 def test_an_impossible_owner_is_refused_and_leaves_no_file(path: str) -> None:
     with pytest.raises(BindError):
         opened(UnixAddress(path, owner="99999999999"))
@@ -282,8 +301,11 @@ def test_remove_leaves_a_successors_file_alone(path: str) -> None:
         connect(theirs)
 
 
-@pytest.mark.xfail(strict=True, reason="a second remove() still unlinks: by then the number of the"
-                   " inode may be a successor's; the master calls it twice")
+@pytest.mark.xfail(
+    strict=True,
+    reason="a second remove() still unlinks: by then the number of the"
+    " inode may be a successor's; the master calls it twice",
+)
 def test_a_second_remove_does_nothing(path: str) -> None:
     (listener,) = opened(UnixAddress(path))
     os.link(path, path + ".same")
@@ -332,7 +354,7 @@ def test_all_or_nothing(path: str) -> None:
             connect(kept)
 
 
-@pytest.fixture()
+@pytest.fixture
 def inherited_fd() -> Iterator[int]:
     """A listening descriptor as another program would pass it."""
     with socket.create_server(("127.0.0.1", 0)) as sock:

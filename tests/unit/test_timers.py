@@ -51,8 +51,11 @@ class HeapAgainstList(RuleBasedStateMachine):
     @rule(step=whens)
     def turn_the_clock(self, step: float) -> None:
         self.now += step
-        due = [n for n in sorted(self.live, key=lambda n: (self.live[n].when, n))
-               if self.live[n].when <= self.now]
+        due = [
+            n
+            for n in sorted(self.live, key=lambda n: (self.live[n].when, n))
+            if self.live[n].when <= self.now
+        ]
         self.expected += due
         self.heap.run_due(self.now, never)
         for number in due:

@@ -1,0 +1,306 @@
+"""The upgrade in place: the master executes itself anew and keeps its PID, listeners and workers.
+
+    trial run → state into a memfd → execve → the state is read → a reload, as ever
+
+An execve keeps the process, its children and every descriptor that is not close-on-exec, and
+drops everything else: so what has to survive is descriptors (listeners, channels, pidfds, the
+scoreboard, the pid file's lock) and a description of them. The program that comes to life is
+another one, maybe with another Python and another version of this file: it takes what it
+understands, and its first act is a reload that replaces all workers. If that fails, the old
+workers go on under the new master.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from epolld.channel import Channel
+from epolld.config import Loaded, loads, render
+from epolld.errors import ConfigError, EpolldError
+from epolld.host.generation import Generation
+from epolld.host.listeners import Inherited, Listener
+from epolld.host.privileges import Identity
+from epolld.host.systemd import InheritedSocket
+from epolld.master.pool import Pool, State, WorkerHandle
+from epolld.scoreboard import Scoreboard
+
+FORMAT_VARIABLE = "EPOLLD_UPGRADE_FORMAT"  # asks a trial run whether it knows our format
+VARIABLE = "EPOLLD_UPGRADE"  # the descriptor of the state
+FORMAT = 1  # of the state; a program that does not know it cannot take over
+
+TRIAL_TIMEOUT = 30.0  # seconds
+
+
+class SavedListener(msgspec.Struct, frozen=True):
+    """A listening socket: `host.listeners.Listener`."""
+
+    key: str
+    service: str
+    bind: int  # which of the service's addresses
+    fd: int
+    inode: tuple[int, int] | None
+
+
+class SavedWorker(msgspec.Struct, frozen=True):
+    """A worker process: `pool.WorkerHandle`."""
+
+    slot: int
+    row: int
+    pid: int
+    pidfd: int
+    channel: int  # descriptor
+    generation: int
+    state: str
+    age: float  # seconds
+
+
+class SavedMaster(msgspec.Struct, frozen=True):
+    """All that the next program is to know."""
+
+    format: int
+    pid: int
+    version: str  # of the program that wrote this
+    configs: dict[str, str]  # YAML in force, by generation
+    generation: int  # the one in force
+    last_number: int
+    extra_workers: int
+    suspended: bool
+    listeners: list[SavedListener]  # of the generation in force
+    inherited: list[tuple[int, str]]
+    workers: list[SavedWorker]
+    scoreboard: int  # descriptor
+    scoreboard_layout: list[int]
+    pidfile: str
+    pidfile_fd: int
+    directory: str  # where the program was started, for relative paths on its command line
+
+
+def _command() -> list[str]:
+    """The command line of this process. By its first word Python finds its virtual environment,
+    so that must be a path."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where this process comes from, and so how to start it again."""
+
+    config: str  # path
+    directory: str  # the current folder at the start
+    environ: Mapping[str, str]  # systemd's variables, which the process has forgotten
+    saved: SavedMaster | None  # by the program before, if this is an upgrade
+
+    def program(self) -> str:
+        """The command, for the log."""
+        return " ".join(_command())
+
+
+def save_listener(listener: Listener) -> SavedListener:
+    """What is to be known of a listener."""
+    place = listener.service.bind.index(listener.address)
+    return SavedListener(
+        listener.key, listener.service.name, place, listener.sock.fileno(), listener.inode
+    )
+
+
+def save_workers(pool: Pool, now: float) -> list[SavedWorker]:
+    """What is to be known of all workers."""
+    return [
+        SavedWorker(
+            worker.slot,
+            worker.row,
+            worker.pid,
+            worker.pidfd,
+            worker.channel.fileno(),
+            worker.generation.number,
+            worker.state.value,
+            now - worker.born,
+        )
+        for worker in pool
+        if worker.channel.fileno() >= 0
+    ]
+
+
+def save_configs(pool: Pool, in_force: Generation) -> dict[str, str]:
+    """The configurations of all generations that have workers, and of the one in force."""
+    generations = [in_force, *(worker.generation for worker in pool)]
+    return {str(each.number): render(each.config) for each in generations}
+
+
+def restore_config(state: SavedMaster, number: int | None = None) -> Loaded:
+    """The configuration of a generation (None: the one in force).
+
+    Raises ConfigError if this program does not understand it.
+    """
+    number = state.generation if number is None else number
+    return loads(state.configs[str(number)], f"generation {number}, before the upgrade")
+
+
+def restore_generation(
+    state: SavedMaster, loaded: Loaded, inherited: Inherited, identity: Identity | None
+) -> Generation:
+    """The generation in force, its listeners open as ever."""
+    services = {service.name: service for service in loaded.config.services}
+    listeners = []
+    for saved in state.listeners:
+        service = services[saved.service]
+        sock = inherited.get(saved.fd)
+        if sock is None:
+            os.set_inheritable(saved.fd, False)
+            sock = socket.socket(fileno=saved.fd)
+            sock.setblocking(False)
+        listeners.append(Listener(saved.key, service.bind[saved.bind], service, sock, saved.inode))
+    return Generation(state.generation, loaded, tuple(listeners), identity)
+
+
+def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: float) -> None:
+    """Follow the workers of the program before."""
+    os.set_inheritable(state.scoreboard, False)
+    if state.scoreboard_layout == pool.scoreboard.layout():
+        pool.scoreboard = Scoreboard(fd=state.scoreboard)
+        rows = {saved.pid: saved.row for saved in state.workers}
+    else:  # another program's table: they go on writing to it, and we do not look
+        os.close(state.scoreboard)
+        rows = {saved.pid: pool.scoreboard.take_row(saved.pid) for saved in state.workers}
+    generations = {in_force.number: in_force}
+    for saved in state.workers:
+        if saved.generation not in generations:
+            try:
+                loaded = restore_config(state, saved.generation)
+            except ConfigError:
+                loaded = in_force.loaded  # it is leaving anyway
+            generations[saved.generation] = Generation(
+                saved.generation, loaded, (), in_force.identity
+            )
+        for fd in (saved.pidfd, saved.channel):
+            os.set_inheritable(fd, False)
+        worker = WorkerHandle(
+            saved.slot,
+            rows[saved.pid],
+            saved.pid,
+            saved.pidfd,
+            generations[saved.generation],
+            Channel.adopt(saved.channel),
+            now,
+        )
+        worker.born = now - saved.age
+        worker.ready_at = None if saved.state == State.STARTING.value else worker.born
+        pool.adopt(worker, State(saved.state))
+
+
+def save(state: SavedMaster) -> int:
+    """Write the state into a memfd that survives the execve; returns its descriptor."""
+    fd = os.memfd_create("epolld-upgrade", 0)
+    data = memoryview(msgspec.json.encode(state))
+    while data:
+        data = data[os.write(fd, data) :]
+    return fd
+
+
+def restore(environ: Mapping[str, str]) -> SavedMaster | None:
+    """The state that the program before left for us; None at an ordinary start.
+
+    Raises EpolldError if there is one that we do not understand.
+    """
+    text = environ.get(VARIABLE, "")
+    if not text:
+        return None
+    try:
+        with open(int(text), "rb") as file:
+            file.seek(0)
+            state = msgspec.json.decode(file.read(), type=SavedMaster)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise EpolldError(f"upgrade: cannot read the state ({VARIABLE}={text}): {error}") from None
+    if state.format != FORMAT:
+        raise EpolldError(f"upgrade: state of format {state.format}, expected {FORMAT}")
+    return state if state.pid == os.getpid() else None  # else the variable is not meant for us
+
+
+def descriptors(state: SavedMaster) -> list[int]:
+    """All that must survive the execve, besides the state itself."""
+    return [
+        *{listener.fd for listener in state.listeners},
+        *(fd for fd, _ in state.inherited),
+        *(worker.pidfd for worker in state.workers),
+        *(worker.channel for worker in state.workers),
+        state.scoreboard,
+        state.pidfile_fd,
+    ]
+
+
+def inherited_sockets(state: SavedMaster) -> list[InheritedSocket]:
+    """What systemd passed to the first program."""
+    return [InheritedSocket(fd, name) for fd, name in state.inherited]
+
+
+@contextlib.contextmanager
+def inheritable(fds: list[int]) -> Iterator[None]:
+    """Descriptors survive an execve meanwhile; if that fails, they are as before."""
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    try:
+        yield
+    finally:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+
+
+def start_trial(config: str, directory: str) -> tuple[int, int]:
+    """Start the new program's own --check; returns its pid and a memfd with what it prints.
+
+    The same command line as ours, so the same interpreter and the same overrides.
+    """
+    output = os.memfd_create("epolld-trial", os.MFD_CLOEXEC)
+    command = [*_command(), "--config", config, "--check"]
+    here = os.getcwd()
+    try:
+        os.chdir(directory)  # the child starts where we were started
+        pid = os.posix_spawn(
+            sys.executable,
+            command,
+            {**os.environ, FORMAT_VARIABLE: str(FORMAT)},
+            file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=[signal.SIGHUP, signal.SIGTERM, signal.SIGINT],
+        )
+    except OSError:
+        os.close(output)
+        raise
+    finally:
+        os.chdir(here)
+    return pid, output
+
+
+def read_trial(output: int) -> str:
+    """What the trial run printed, as one line."""
+    with open(output, "rb") as file:
+        file.seek(0)
+        return " | ".join(file.read(4096).decode(errors="replace").split("\n")).strip(" |")
+
+
+def execute(state: SavedMaster, environ: Mapping[str, str]) -> None:
+    """Become the new program; returns only by raising OSError, with everything as before.
+
+    Signals stay blocked over the execve: handlers do not survive it, and one that came before
+    the new program has its own would kill the daemon.
+    """
+    fd = save(state)
+    here = os.getcwd()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        os.chdir(state.directory)
+        with inheritable(descriptors(state)):
+            os.execve(sys.executable, _command(), {**environ, VARIABLE: str(fd)})
+    finally:
+        os.chdir(here)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(fd)
