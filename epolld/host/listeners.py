@@ -13,6 +13,7 @@ import os
 import pwd
 import socket
 import stat
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ from epolld.address import Address, FdAddress, TcpAddress, UnixAddress, format_p
 from epolld.config import Service
 from epolld.errors import BindError
 from epolld.host.systemd import InheritedSocket
+
+Place = tuple[int, object]  # address family, and the address as socket.bind takes it
+
+STORE_PREFIX = "epolld-"  # of names in systemd's descriptor store
 
 # The file of an address such as `unix:/run/x.sock`, to remove only what we made.
 Inode = tuple[int, int]  # st_dev, st_ino
@@ -40,6 +45,13 @@ class Listener:
         if isinstance(self.address, UnixAddress):
             return str(self.address)
         return format_peer(self.sock.getsockname())
+
+    def store_name(self) -> str:
+        """What systemd is to call it when it keeps it over a restart; "" for what it cannot.
+
+        A Unix socket's file is removed at a stop, so its socket would be of no use.
+        """
+        return "" if self.inode else f"{STORE_PREFIX}{zlib.crc32(self.key.encode()):08x}"
 
     def close(self) -> None:
         """Close this process' copy."""
@@ -67,14 +79,14 @@ class Inherited:
             self._by_fd[inherited.fd] = _adopt(inherited.fd, inherited.name)
             self._names[inherited.fd] = inherited.name
 
-    def find(self, service: Service, address: Address) -> socket.socket | None:
+    def find(self, service: Service, address: Address, place: Place) -> socket.socket | None:
         """The socket for `address`: by number, by its own address, by the service's name."""
         if isinstance(address, FdAddress):
             if address.fd not in self._by_fd:
                 self._by_fd[address.fd] = _adopt(address.fd, str(address))
             return self._by_fd[address.fd]
         for sock in self._by_fd.values():
-            if _is_bound_to(sock, address):
+            if _is_bound_to(sock, place):
                 return sock
         named = [self._by_fd[fd] for fd, name in self._names.items() if name == service.name]
         # Several of one name: only their addresses tell them apart.
@@ -125,7 +137,7 @@ def open_listeners(
                         old = held[key]
                         result.append(Listener(key, address, service, old.sock, old.inode))
                         continue
-                    sock = inherited.find(service, address)
+                    sock = inherited.find(service, address, place)
                     if sock is not None:
                         result.append(Listener(key, address, service, sock))
                         continue
@@ -148,9 +160,6 @@ def tune(listener: Listener) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, service.nodelay)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, service.keepalive)
     sock.listen(service.backlog)
-
-
-Place = tuple[int, object]  # address family, and the address as socket.bind takes it
 
 
 def _places(address: Address) -> list[tuple[str, Place]]:
@@ -302,12 +311,10 @@ def _adopt(fd: int, name: str) -> socket.socket:
     return sock
 
 
-def _is_bound_to(sock: socket.socket, address: Address) -> bool:
+def _is_bound_to(sock: socket.socket, place: Place) -> bool:
+    """Whether an inherited socket listens at a place that is wanted."""
+    family, where = place
     name = sock.getsockname()
-    if isinstance(address, UnixAddress):
-        if isinstance(name, bytes):  # abstract
-            return address.path == "@" + name[1:].decode(errors="replace")
-        return bool(name == address.path)
-    if isinstance(address, TcpAddress) and isinstance(name, tuple):
-        return (name[0], name[1]) == (address.host, address.port)
-    return False
+    if isinstance(name, bytes):  # an abstract Unix address
+        name = name.decode(errors="surrogateescape")
+    return sock.family == family and name == where

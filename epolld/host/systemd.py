@@ -6,6 +6,7 @@ on an inherited socket, and never fails a daemon because nobody listens.
 """
 
 import os
+import sys
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -33,10 +34,11 @@ class InheritedSocket:
     name: str
 
 
-def notify(*lines: str, address: str | None = None) -> bool:
+def notify(*lines: str, address: str | None = None, fds: tuple[int, ...] = ()) -> bool:
     """Send `lines` (`READY=1`) to systemd as one datagram; False where nobody took it.
 
-    `address` is a path or `@name`; None takes it from NOTIFY_SOCKET. Never raises, never blocks.
+    `address` is a path or `@name`; None takes it from NOTIFY_SOCKET. `fds` go along, for
+    FDSTORE=1. Never raises, never blocks.
     """
     address = os.environ.get("NOTIFY_SOCKET") if address is None else address
     if not address or address[0] not in "/@":
@@ -48,7 +50,9 @@ def notify(*lines: str, address: str | None = None) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.setblocking(False)
-            sock.sendto("\n".join(lines).encode(errors="replace"), address)
+            data = "\n".join(lines).encode(errors="replace")
+            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b"".join(map(_native_int, fds)))]
+            sock.sendmsg([data], control if fds else [], 0, address)
     except (OSError, ValueError):  # ValueError: a NUL inside the path
         return False
     return True
@@ -96,8 +100,22 @@ class Notifier:
         """Name the process to follow, after daemonizing."""
         return self._send(f"MAINPID={pid}")
 
+    def store(self, name: str, fd: int) -> bool:
+        """Have systemd keep a descriptor over a restart (FileDescriptorStoreMax= allows it)."""
+        return bool(self._address) and notify(
+            "FDSTORE=1", f"FDNAME={name}", address=self._address, fds=(fd,)
+        )
+
+    def unstore(self, name: str) -> bool:
+        """Have systemd keep it no longer."""
+        return self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
     def _send(self, *lines: str) -> bool:
         return bool(self._address and lines) and notify(*lines, address=self._address)
+
+
+def _native_int(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
 
 
 def _status_lines(text: str) -> tuple[str, ...]:

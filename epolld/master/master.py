@@ -18,7 +18,7 @@ from epolld.config import Loaded, changes, movable_services, needs_restart, work
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Generation, WorkerMain
-from epolld.host.listeners import Inherited, open_listeners, tune
+from epolld.host.listeners import STORE_PREFIX, Inherited, open_listeners, tune
 from epolld.host.pidfile import PidFile
 from epolld.host.signals import SignalQueue, sent_by_terminal
 from epolld.host.systemd import Notifier
@@ -61,6 +61,7 @@ class Master:
         self._extra_workers = 0  # TTIN less TTOU
         self._backoffs: dict[int, Backoff] = {}  # by slot
         self._waiting: set[int] = set()  # slots that wait for their back-off
+        self._trouble = ""  # of the last reload, for the status line
         self._suspended = False
         self._stopping = False
         self._upgrading = False  # a trial run is under way
@@ -104,7 +105,10 @@ class Master:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # an upgrade comes with all blocked
         self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)
         for name in self._inherited.unused(self._first.listeners):
-            log.warning("the inherited socket %r is used by no service", name)
+            if name.startswith(STORE_PREFIX):
+                self._notifier.unstore(name)  # ours, of before a restart, and wanted no more
+            else:
+                log.warning("the inherited socket %r is used by no service", name)
         if origin.saved is None:
             self._start_generation(self._first)
         else:
@@ -231,6 +235,7 @@ class Master:
             log.warning("%s has changed, which takes effect at a restart", path)
         for change in changes(old.config, generation.config):
             log.info("%s", change)
+        self._trouble = ""
         self._configure_logs(generation)
         self._swap(generation)
         log.info(
@@ -248,6 +253,8 @@ class Master:
         self._suspended = False
         for listener in generation.listeners:
             tune(listener)
+            if listener not in old.listeners and listener.store_name():
+                self._notifier.store(listener.store_name(), listener.sock.fileno())
         for worker in self._pool.of(generation, State.READY):
             self._pool.serve(worker)
         for worker in self._pool:
@@ -275,7 +282,8 @@ class Master:
             log.error("%s", line)
         first = reason.splitlines()[0] if reason else "unknown"
         log.error("reload failed: %s; generation %d goes on", first, self._generation.number)
-        self._notifier.ready(f"reload failed: {first}")
+        self._trouble = f"; the last reload failed: {first}"
+        self._notifier.ready(self._status())
         self._reload_once_more()
 
     def _reload_once_more(self) -> None:
@@ -287,8 +295,10 @@ class Master:
         """Close what only `generation` listened on."""
         stay = {listener.sock for listener in kept.listeners}
         for listener in generation.listeners:
-            if listener.sock not in stay and listener.sock not in self._inherited:
-                listener.remove()
+            if listener.sock not in stay:
+                self._notifier.unstore(listener.store_name())
+                if listener.sock not in self._inherited:
+                    listener.remove()
 
     # -- the number of workers -------------------------------------------------------------------
 
@@ -520,7 +530,8 @@ class Master:
     def _status(self) -> str:
         live = sum(self._pool.scoreboard.column(Column.LIVE))
         ready = len(self._pool.of(self._generation, State.READY))
-        return f"generation {self._generation.number}, {ready} workers, {live} connections"
+        number = self._generation.number
+        return f"generation {number}, {ready} workers, {live} connections{self._trouble}"
 
     def _feed_watchdog(self, interval: float) -> None:
         """Tell systemd that this loop turns."""

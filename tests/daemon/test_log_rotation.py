@@ -4,7 +4,6 @@ import json
 import signal
 from collections.abc import Callable
 
-import pytest
 from harness import Config, Daemon
 from processes import descriptors, eventually
 
@@ -50,15 +49,3 @@ def test_without_a_file_nothing_happens(daemon: Callable[..., Daemon]) -> None:
     running.send(signal.SIGUSR1)
     running.wait_log("got SIGUSR1")
     assert running.client().ask(b"a") == b"A"
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR2])
-def test_upgrade_is_not_built_yet(daemon: Callable[..., Daemon], number: signal.Signals) -> None:
-    running = daemon()
-    before = running.wait_workers(2)
-    client = running.client()
-    running.send(number)
-    running.wait_log("not built yet")
-    assert client.ask(b"a") == b"A"
-    assert running.workers() == before
-    running.expect("warning .*upgrade: not built yet")

@@ -26,6 +26,7 @@ def test_options_change(daemon: Callable[..., Daemon]) -> None:
     running.reload({"services": [{"name": "time", "protocol": "qotd", "bind": "127.0.0.1:0",
                                   "options": {"quotes": ["so it is"]}}]})  # fmt: skip
     running.wait_log(r"services\.time\.protocol: time → qotd")
+    running.wait_workers(2, generation=2)  # until then an old one may accept
     assert b"so it is" in running.client(running.address("time")).rest()
 
 
@@ -39,6 +40,7 @@ def test_changed_user_code_is_loaded_afresh(make_daemon: Callable[[Config], Daem
     assert made.client(made.address("mine")).rest() == b"old"
     made.write_module("mine", code % "t.write(b'newer'); t.close()")
     made.reload()
+    made.wait_workers(2, generation=2)
     assert made.client(made.address("mine")).rest() == b"newer"
 
 

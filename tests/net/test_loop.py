@@ -119,7 +119,8 @@ def test_a_registration_is_looked_up_again_within_a_wake(loop: EventLoop, pairs)
             loop.unregister(ours.fileno())
 
     for ours, _ in pairs:
-        loop.register(ours.fileno(), IN, lambda _, fd=ours.fileno(): first(fd))
+        fd = ours.fileno()
+        loop.register(fd, IN, lambda _, fd=fd: first(fd))
     settle(loop)
     assert len(called) == 1
     assert loop.watchers() == []

@@ -247,8 +247,8 @@ def test_connection_lost_exactly_once_in_all_orders(loop, caplog, first: str, se
         def fail(p: Notes, data: bytes) -> None:
             raise RuntimeError
 
-        service = Service(loop, "test", lambda: notes)
         notes = Notes(data_received=fail)
+        service = Service(loop, "test", lambda notes=notes: notes)
         transport = serve(loop, ours, notes, service)
         for end in (first, second):
             if end == "fault":

@@ -121,12 +121,13 @@ def test_a_port_in_use_names_the_service_and_the_remedy() -> None:
 
 
 def test_options_are_set_and_inherited_by_connections() -> None:
-    with listening(TcpAddress("127.0.0.1", 0), nodelay=True, keepalive=True) as (listener,):
-        with socket.create_connection(listener.sock.getsockname()):
-            sock, _ = listener.sock.accept()
-            with sock:
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    with (
+        listening(TcpAddress("127.0.0.1", 0), nodelay=True, keepalive=True) as (listener,),
+        socket.create_connection(listener.sock.getsockname()),
+        listener.sock.accept()[0] as sock,
+    ):
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_tune_turns_options_off_again() -> None:
