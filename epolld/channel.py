@@ -9,6 +9,7 @@ and what to do about that is the watchdog's business.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import socket
@@ -16,8 +17,9 @@ import socket
 import msgspec
 
 MAX_MESSAGE = 65536  # bytes
-MAX_TEXT = 16384  # characters of a reason: with JSON's escapes it still fits a message
+MAX_TEXT = 10000  # characters of a reason, each up to 6 bytes in JSON: it fits a message
 MAX_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD
+CONTROL_SIZE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -77,6 +79,21 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(AnyMessage).decode
 
 
+def fit_text(text: str) -> str:
+    """A reason as it can travel: not too long, and whatever bytes a file name in it has."""
+    return text.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
+
+
+def received_descriptors(control: list[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    """The descriptors in what recvmsg gave as control data; they belong to the caller."""
+    descriptors = array.array("i")
+    for level, kind, payload in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            # The kernel may have cut it short in the midst of one.
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    return tuple(descriptors)
+
+
 class ChannelClosed(Exception):
     """The other side has closed its end; as a rule because it is dead."""
 
@@ -121,8 +138,9 @@ class Channel:
         for what is no message.
         """
         try:
-            data, descriptors, flags, _ = socket.recv_fds(
-                self._sock, MAX_MESSAGE, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            # Not socket.recv_fds: it does not hand flags on, and CLOEXEC is one.
+            data, control, flags, _ = self._sock.recvmsg(
+                MAX_MESSAGE, CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None
@@ -130,10 +148,11 @@ class Channel:
             raise ChannelClosed from None
         if not data:
             raise ChannelClosed
+        descriptors = received_descriptors(control)
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ValueError("message truncated")
-            return _decode(data), tuple(descriptors)
+            return _decode(data), descriptors
         except (ValueError, msgspec.MsgspecError) as exc:
             for fd in descriptors:
                 with contextlib.suppress(OSError):

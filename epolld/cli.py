@@ -130,6 +130,8 @@ def _check(path: str, overrides: Overrides) -> int:
 
     try:
         loaded = load(path, overrides)
+        if loaded.config.master.working_directory:
+            os.chdir(loaded.config.master.working_directory)  # where modules are looked for
         problems = _check_services(loaded)
         try:
             _identity(loaded)

@@ -2,8 +2,8 @@
 
 The whole process tree counts. Every round starts each server anew and takes all in turn, in
 an order that is drawn anew, so that no one always follows the same neighbour. A bar looks at
-the median of the rounds' ratios; the ratio of the lowest figures is what an undisturbed
-machine would show, for disturbance only ever adds.
+the median of the rounds' ratios. The ratio of the lowest figures stands beside it as a second
+view, not as a better one: on a shared machine it moved by 4 % from run to run.
 """
 
 from __future__ import annotations

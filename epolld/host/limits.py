@@ -2,6 +2,8 @@
 
 import resource
 
+RESERVE = 64  # descriptors that a worker needs beside connections and listeners
+
 
 def raise_open_files() -> int:
     """Let the process open as many files as it may; returns how many.
@@ -13,3 +15,15 @@ def raise_open_files() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def warn_of_shortage(max_connections: int, listeners: int) -> str:
+    """A sentence if a worker may not open as many files as it may hold connections, else ""."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + listeners + RESERVE
+    if limit == resource.RLIM_INFINITY or limit >= wanted:
+        return ""
+    return (
+        f"workers.max_connections is {max_connections}, but a process may open only {limit} files;"
+        f" raise LimitNOFILE (ulimit -n) to {wanted}"
+    )

@@ -22,6 +22,9 @@ from epolld.config import Service
 from epolld.errors import BindError
 from epolld.host.systemd import InheritedSocket
 
+# What is fixed when a socket is bound: a reload that changes it for a kept one has no effect.
+FIXED = ("reuseport", "v6only")
+
 Place = tuple[int, object]  # address family, and the address as socket.bind takes it
 
 STORE_PREFIX = "epolld-"  # of names in systemd's descriptor store
@@ -30,7 +33,7 @@ STORE_PREFIX = "epolld-"  # of names in systemd's descriptor store
 Inode = tuple[int, int]  # st_dev, st_ino
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Listener:
     """A listening socket and the service that is to accept from it."""
 
@@ -63,6 +66,7 @@ class Listener:
             with contextlib.suppress(OSError):
                 if _inode(self.address.path) == self.inode:
                     os.unlink(self.address.path)
+            self.inode = None  # the number may be another file's soon
         self.sock.close()
 
 
@@ -155,11 +159,27 @@ def tune(listener: Listener) -> None:
 
     Accepted TCP sockets inherit nodelay and keepalive on Linux, so they cost nothing later.
     """
-    sock, service = listener.sock, listener.service
+    sock, service, address = listener.sock, listener.service, listener.address
+    if isinstance(address, UnixAddress) and listener.inode:
+        if address.mode not in (None, stat.S_IMODE(os.lstat(address.path).st_mode)):
+            os.chmod(address.path, address.mode or 0)
+        _give_away(address)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, service.nodelay)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, service.keepalive)
     sock.listen(service.backlog)
+
+
+def without_effect(old: Iterable[Listener], new: Iterable[Listener]) -> list[str]:
+    """The changed settings that a socket kept over a reload cannot take on."""
+    before = {listener.key: listener.service for listener in old}
+    return [
+        f"services.{listener.service.name}.{setting}"
+        for listener in new
+        for setting in FIXED
+        if listener.key in before
+        and getattr(before[listener.key], setting) != getattr(listener.service, setting)
+    ]
 
 
 def _places(address: Address) -> list[tuple[str, Place]]:
@@ -178,9 +198,9 @@ def _resolve(address: TcpAddress) -> list[Place]:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: a label of over 63 letters
         raise BindError(
-            f"{address}: cannot resolve {address.host!r}: {error.strerror}; use its number"
+            f"{address}: cannot resolve {address.host!r}: {error}; use its number"
         ) from None
     return list(dict.fromkeys((int(family), place) for family, _, _, _, place in found))
 
@@ -188,7 +208,10 @@ def _resolve(address: TcpAddress) -> list[Place]:
 def _open(key: str, address: Address, place: Place, service: Service) -> Listener:
     """A new socket, bound and listening."""
     family, where = place
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise BindError(f"services.{service.name}: cannot bind {address}: {_why(error)}") from error
     inode = None
     try:
         sock.setblocking(False)
@@ -207,12 +230,19 @@ def _open(key: str, address: Address, place: Place, service: Service) -> Listene
         listener = Listener(key, address, service, sock, inode)
         tune(listener)
     except OSError as error:
-        sock.close()
+        _undo(sock, address, inode)
         raise BindError(f"services.{service.name}: cannot bind {address}: {_why(error)}") from error
     except BaseException:
-        sock.close()
+        _undo(sock, address, inode)
         raise
     return listener
+
+
+def _undo(sock: socket.socket, address: Address, inode: Inode | None) -> None:
+    """Leave nothing of a listener that did not come about."""
+    sock.close()
+    if inode is not None and isinstance(address, UnixAddress):
+        os.unlink(address.path)
 
 
 def _why(error: OSError) -> str:
@@ -231,29 +261,30 @@ def _why(error: OSError) -> str:
 def _bind_file(sock: socket.socket, address: UnixAddress) -> Inode:
     """Bind a Unix socket to its path, with mode and owner right from the first moment."""
     _remove_stale(address)
-    before = None
+    if address.mode is None:
+        sock.bind(address.path)
+        return _inode(address.path)
+    # bind(2) makes the file with mode 0777 less the umask, so there is no moment at which it is
+    # wider than it shall be, as there would be with a chmod afterwards.
+    before = os.umask(0o777 & ~address.mode)
     try:
-        if address.mode is not None:
-            # bind(2) makes the file with the mode of the socket's own inode less the umask
-            # (unix_bind_bsd in net/unix/af_unix.c), so there is no moment at which it is wider.
-            os.fchmod(sock.fileno(), address.mode)
-            before = os.umask(0)
         sock.bind(address.path)
     finally:
-        if before is not None:
-            os.umask(before)
-    inode = _inode(address.path)
-    if address.owner is not None or address.group is not None:
-        try:
-            os.chown(address.path, _user_id(address.owner), _group_id(address.group))
-        except (KeyError, PermissionError) as error:
-            os.unlink(address.path)
-            raise BindError(
-                f"{address}: cannot give it to {address.owner or ''}:{address.group or ''}:"
-                f" {error if isinstance(error, KeyError) else error.strerror}; only root may, and"
-                " the names must exist"
-            ) from None
-    return inode
+        os.umask(before)
+    return _inode(address.path)
+
+
+def _give_away(address: UnixAddress) -> None:
+    """Give the socket's file to the configured owner and group; raises BindError."""
+    if address.owner is None and address.group is None:
+        return
+    try:
+        os.chown(address.path, _user_id(address.owner), _group_id(address.group))
+    except (KeyError, ValueError, OverflowError, OSError) as error:
+        raise BindError(
+            f"{address}: cannot give it to {address.owner or ''}:{address.group or ''}: {error};"
+            " only root may, and the names must exist"
+        ) from None
 
 
 def _remove_stale(address: UnixAddress) -> None:

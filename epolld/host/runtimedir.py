@@ -17,18 +17,18 @@ USER_MODE = 0o700
 
 
 def find(configured: str | None, environ: Mapping[str, str], uid: int) -> str:
-    """The directory to use, the first of: configured, systemd's, root's, XDG's, one in temp."""
+    """The directory to use, the first of: configured, systemd's, XDG's, root's, one in temp."""
     if configured:
         return configured
     from_systemd = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]  # several: colon-separated
     if from_systemd:
         return from_systemd
-    if uid == 0:
-        return "/run/epolld"
     # "must be absolute; if not, ignore": XDG Base Directory Specification
     from_xdg = environ.get("XDG_RUNTIME_DIR", "")
     if from_xdg.startswith("/"):
         return os.path.join(from_xdg, "epolld")
+    if uid == 0:
+        return "/run/epolld"
     temp = environ.get("TMPDIR", "")
     return os.path.join(temp if temp.startswith("/") else "/tmp", f"epolld-{uid}")
 

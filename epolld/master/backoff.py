@@ -23,6 +23,8 @@ class Backoff:
         if served is not None and served > RIGHT_AFTER:
             self._failures = 0
             return 0.0
-        delay = min(FIRST * 2.0**self._failures, LAST)
+        delay = FIRST * 2.0**self._failures
+        if delay >= LAST:
+            return LAST
         self._failures += 1
         return delay

@@ -16,9 +16,15 @@ from epolld import __version__
 from epolld import log as logs
 from epolld.config import Loaded, changes, movable_services, needs_restart, worker_count
 from epolld.errors import EpolldError, ExitCode
-from epolld.host import proctitle
+from epolld.host import limits, proctitle
 from epolld.host.generation import Generation, WorkerMain
-from epolld.host.listeners import STORE_PREFIX, Inherited, open_listeners, tune
+from epolld.host.listeners import (
+    STORE_PREFIX,
+    Inherited,
+    open_listeners,
+    tune,
+    without_effect,
+)
 from epolld.host.pidfile import PidFile
 from epolld.host.signals import SignalQueue, sent_by_terminal
 from epolld.host.systemd import Notifier
@@ -215,15 +221,18 @@ class Master:
         )
         self._notifier.ready(self._status())
         self._on_started("", 0)
+        self._reload_once_more()
 
     def _start_failed(self, generation: Generation, reason: str, exit_code: int) -> None:
         """The first generation cannot boot: then there is no daemon."""
         self._changeover = None
-        for line in reason.splitlines():
-            log.error("%s", line)
-        log.error("start failed")
-        self._exit_code = ExitCode(exit_code or ExitCode.BOOT_FAILED)
-        self._on_started(reason, self._exit_code)
+        code = ExitCode(exit_code or ExitCode.BOOT_FAILED)
+        self._on_started(reason, code)
+        if not self._stopping:
+            for line in reason.splitlines():
+                log.error("%s", line)
+            log.error("start failed")
+            self._exit_code = code
         self._generation = generation  # its listeners are to be removed
         self._stopping = True
         self._stop_when_alone()
@@ -231,7 +240,10 @@ class Master:
     def _reloaded(self, generation: Generation) -> None:
         """The new generation is ready: from now on it is the one in force."""
         old = self._generation
-        for path in needs_restart(old.config, generation.config):
+        for path in (
+            *needs_restart(old.config, generation.config),
+            *without_effect(old.listeners, generation.listeners),
+        ):
             log.warning("%s has changed, which takes effect at a restart", path)
         for change in changes(old.config, generation.config):
             log.info("%s", change)
@@ -252,7 +264,10 @@ class Master:
         self._waiting.clear()
         self._suspended = False
         for listener in generation.listeners:
-            tune(listener)
+            try:
+                tune(listener)
+            except (OSError, EpolldError) as error:
+                log.error("%s stays as it was: %s", listener, error)
             if listener not in old.listeners and listener.store_name():
                 self._notifier.store(listener.store_name(), listener.sock.fileno())
         for worker in self._pool.of(generation, State.READY):
@@ -260,6 +275,10 @@ class Master:
         for worker in self._pool:
             if worker.generation is not generation:
                 self._retire(worker)
+        workers = generation.config.workers
+        shortage = limits.warn_of_shortage(workers.max_connections, len(generation.listeners))
+        if shortage:
+            log.warning("%s", shortage)
         self._drop_listeners(old, kept=generation)
         self._converge()
 
@@ -385,6 +404,8 @@ class Master:
 
     def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
         """A worker has ended: as it was told to, or it is to be replaced."""
+        if worker.killed_for:
+            how = f"{how}: {worker.killed_for}"
         expected = before is State.DRAINING and how.endswith("status 0")
         log.log(logging.INFO if expected else logging.WARNING, "%s %s", worker, how)
         if self._changeover is not None and worker.generation is self._changeover.generation:
@@ -506,10 +527,10 @@ class Master:
         workers = self._pool.of(self._generation, State.STARTING, State.READY)
         if len(workers) != len({worker.slot for worker in workers}) or self._waiting:
             return  # a successor is on its way, or starting workers fails
-        limits = self._generation.config.workers
+        settings = self._generation.config.workers
         for worker in workers:
             facts = self._pool.facts(worker, self._loop.now)
-            reason = reason_to_recycle(facts, limits, worker.jitter)
+            reason = reason_to_recycle(facts, settings, worker.jitter)
             if reason and worker.state is State.READY:
                 log.info("%s %s: recycling it", worker, reason)
                 self._respawn(worker.slot)

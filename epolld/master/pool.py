@@ -85,6 +85,7 @@ class WorkerHandle:
         self.jitter = recycle.jitter(os.urandom(1)[0])
         self.ready_at: float | None = None
         self.failure: words.Failed | None = None  # why it says that it cannot boot
+        self.killed_for = ""  # why we did it
         self.deadline: Timer | None = None  # when it is killed, if it has not done what it shall
 
     def __str__(self) -> str:
@@ -163,8 +164,15 @@ class Pool:
         finally:
             gc.unfreeze()
             theirs.close()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # ours, and not reaped yet: no other can have the number
+            self.scoreboard.clear(row)
+            ours.close()
+            raise
         self.scoreboard.column(Column.PID)[row] = pid
-        worker = WorkerHandle(slot, row, pid, os.pidfd_open(pid), generation, ours, self._loop.now)
+        worker = WorkerHandle(slot, row, pid, pidfd, generation, ours, self._loop.now)
         self._follow(worker)
         self._await_boot(worker)
         log.debug("%s started", worker)
@@ -280,6 +288,7 @@ class Pool:
     def kill(self, worker: WorkerHandle, why: str) -> None:
         """End it by force."""
         if worker.enter(State.KILLED):
+            worker.killed_for = why
             log.error("%s: %s, killing it", worker, why)
             worker.send_signal(signal.SIGKILL)
 

@@ -108,10 +108,15 @@ class Gate:
         return bool(poll.poll(0))
 
     def close(self) -> None:
-        """Leave for good: out of the queues first, then take what may be ours already."""
+        """Leave for good: out of the queues first, then take what may be ours already.
+
+        Who has never stood there has nothing to take.
+        """
+        has_stood = "starting" not in self._reasons
         self.shut("closing")
         for acceptor in self._acceptors:
-            acceptor.accept_all()
+            if has_stood:
+                acceptor.accept_all()
             acceptor.close()
         self._acceptors.clear()
 
@@ -152,8 +157,12 @@ class Acceptor:
     def enter(self) -> None:
         """Stand in the accept queue, last."""
         if not self._queued:
-            self._loop.add(self.fileno(), LISTEN_EVENTS, self)
-            self._queued = True
+            try:
+                self._loop.add(self.fileno(), LISTEN_EVENTS, self)
+            except OSError as exc:  # ENOSPC, ENOMEM
+                self._gate.on_exhausted(exc)
+            else:
+                self._queued = True
 
     def leave(self) -> None:
         """Stand in the accept queue no more."""
@@ -164,7 +173,10 @@ class Acceptor:
     def requeue(self) -> None:
         """Go to the end of the accept queue, and find out whether somebody waits."""
         if self._queued:
-            self._loop.requeue(self.fileno(), LISTEN_EVENTS)
+            try:
+                self._loop.requeue(self.fileno(), LISTEN_EVENTS)
+            except OSError as exc:
+                self._gate.on_exhausted(exc)
 
     def on_ready(self, _events: int) -> None:
         """Accept one connection, and no more, so that the siblings get theirs."""

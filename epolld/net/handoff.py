@@ -12,7 +12,6 @@ batch whose data do not fit a message travels in a memfd, as one more descriptor
 
 from __future__ import annotations
 
-import array
 import contextlib
 import logging
 import os
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from epolld.channel import CONTROL_SIZE, received_descriptors
 from epolld.net.frozen import BATCH, Batch, Frozen, Receipt, decode_batch, decode_receipt, encode
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
@@ -324,16 +324,10 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
     The descriptors may be fewer than were sent, when this process may open no more: the kernel
     hands over the first ones and drops the rest, which are the donor's still.
     """
-    size = (BATCH + 1) * array.array("i").itemsize
-    data, control, _flags, _ = sock.recvmsg(
-        MAX_INLINE, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC
-    )
+    data, control, _flags, _ = sock.recvmsg(MAX_INLINE, CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
-    descriptors = array.array("i")
-    for level, kind, payload in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    descriptors = received_descriptors(control)
     if data != MEMFD_MARK:
         return data, list(descriptors)
     if not descriptors:

@@ -35,10 +35,9 @@ def linger(loop: EventLoop, sock: socket.socket, always: bool = False) -> None:
         return
     try:
         sock.shutdown(socket.SHUT_WR)
+        Linger(loop, sock)
     except OSError:
         sock.close()
-        return
-    Linger(loop, sock)
 
 
 class Linger:
@@ -49,8 +48,8 @@ class Linger:
     def __init__(self, loop: EventLoop, sock: socket.socket) -> None:
         self._loop = loop
         self._sock = sock
-        self._timer = loop.call_later(PATIENCE, self._close)
         loop.add(sock.fileno(), select.EPOLLIN, self)
+        self._timer = loop.call_later(PATIENCE, self._close)
 
     def on_ready(self, _events: int) -> None:
         """Throw away what the peer says, until it has said all."""

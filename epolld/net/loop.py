@@ -35,6 +35,8 @@ EPOLLOUT = select.EPOLLOUT
 # their turn, and the list that poll() builds; what does not fit is first in line at the next call.
 MAX_EVENTS = 256
 
+LONGEST_WAIT = 86400.0  # seconds; epoll_wait takes a C int of milliseconds, 24.8 days
+
 
 class Watcher(Protocol):
     """Whoever has a descriptor in the loop."""
@@ -111,7 +113,8 @@ class EventLoop:
 
         Also, adding polls the file: what became ready unnoticed is reported (see acceptor.py).
         """
-        self._epoll.unregister(fd)
+        with contextlib.suppress(FileNotFoundError):  # adding failed the last time
+            self._epoll.unregister(fd)
         self._epoll.register(fd, events)
 
     def watchers(self) -> list[Watcher]:
@@ -166,11 +169,14 @@ class EventLoop:
         self._watchers.clear()
 
     def _timeout(self) -> float | None:
-        """Seconds that poll may wait; it rounds up to milliseconds, so a timer is never early."""
+        """Seconds that poll may wait; it rounds up to milliseconds, so a timer is never early.
+
+        It may be late by what this turn has taken, for which no clock is read.
+        """
         if self._deferred:
             return 0
         deadline = self._timers.next_deadline()
-        return None if deadline is None else max(0.0, deadline - self.now)
+        return None if deadline is None else min(max(0.0, deadline - self.now), LONGEST_WAIT)
 
     def _run_deferred(self) -> None:
         """Run what was deferred up to now; what that defers in turn waits for the next wake-up."""

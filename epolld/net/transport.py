@@ -131,6 +131,8 @@ class Transport:
         if data.__class__ is not bytes:
             data = _byte_view(data)
         if self._direct:
+            if not data:
+                return
             try:
                 sent = self._sock.send(data)
             except BlockingIOError:
@@ -196,7 +198,7 @@ class Transport:
 
     def resume_reading(self) -> None:
         """Call `data_received` again."""
-        if not self._reading and self._state is OPEN:
+        if not self._reading and self._state is OPEN and not self._eof_received:
             self._reading = True
             self._watch()
 
@@ -239,7 +241,7 @@ class Transport:
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Facts: 'peername', 'sockname', 'socket', 'service', 'connection_id'; else `default`.
 
-        The addresses are as the socket module gives them and stay known after the end.
+        The addresses are as the socket module gives them. The peer's stays known after the end.
         """
         if name == "peername":
             return self._peer
@@ -425,7 +427,11 @@ class Transport:
         if wanted == self._events:
             return
         if self._events == UNREGISTERED:
-            self._loop.add(self._sock.fileno(), wanted, self)
+            try:
+                self._loop.add(self._sock.fileno(), wanted, self)
+            except OSError as exc:  # ENOSPC: no more watches for this user; ENOMEM
+                self._break(exc)
+                return
         else:
             self._loop.modify(self._sock.fileno(), wanted)
         self._events = wanted

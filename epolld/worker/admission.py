@@ -11,6 +11,7 @@ import time
 from epolld.net.acceptor import Gate
 from epolld.net.balance import should_stay_away
 from epolld.net.loop import EventLoop
+from epolld.net.timers import Timer
 from epolld.scoreboard import NOT_ACCEPTING, Column, Scoreboard
 
 # A worker that stays away looks again after this long, then after twice that, up to a tick.
@@ -39,6 +40,7 @@ class Admission:
         self._serving = False
         self._away = False  # for the sake of balance
         self._look_after = LOOK_FIRST
+        self._look_timer: Timer | None = None
         self._seen: list[int] = []  # what the others had at the last look
         gate.shut("starting")
 
@@ -92,11 +94,13 @@ class Admission:
 
     def _come_back(self) -> None:
         self._away = False
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         self._gate.open("uneven")
 
     def _look_later(self, delay: float) -> None:
         self._look_after = delay
-        self._loop.call_later(delay, self._look)
+        self._look_timer = self._loop.call_later(delay, self._look)
 
     def _look(self) -> None:
         """Come back when it has become even, or when clients wait and nobody takes them."""

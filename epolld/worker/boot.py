@@ -9,7 +9,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -67,8 +66,14 @@ def arm_faulthandler() -> None:
 
 
 def become(assignment: Assignment) -> None:
-    """Take on the configured umask and user; raises PrivilegeError."""
+    """Take on the configured log, umask and user; raises PathError, PrivilegeError.
+
+    The log while there is still the right to open it.
+    """
     generation = assignment.generation
+    logging = generation.config.logging
+    log.configure(logging.level, logging.target, logging.format, logging.file)
+    arm_faulthandler()
     os.umask(generation.config.master.umask)
     if generation.identity is not None:
         privileges.drop(generation.identity)
@@ -111,15 +116,3 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def check_descriptors(max_connections: int, services: int) -> str:
-    """A warning if the process may not open as many descriptors as it may hold connections."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max_connections + services + 32  # listeners, log, channel, what Python needs
-    if limit == resource.RLIM_INFINITY or limit >= wanted:
-        return ""
-    return (
-        f"workers.max_connections is {max_connections}, but a process may open only {limit}"
-        f" files; raise LimitNOFILE (ulimit -n) to {wanted}"
-    )

@@ -39,7 +39,7 @@ from epolld.worker.admission import Admission
 log = logging.getLogger("epolld.worker")
 
 TICK = 1.0  # seconds: heartbeat, and the cure for stranded wake-ups
-LAST_SEND = 1.0  # seconds that a connection gets to send its buffer when its time is over
+LAST_WORDS = 1.0  # seconds of graceful_timeout left for ending what has not ended by itself
 LAST_LOOK = 0.05  # seconds between two looks whether the last descriptor is closed
 
 
@@ -65,7 +65,7 @@ def main(assignment: Assignment) -> int:
     else:
         worker.run()
         return ExitCode.OK
-    assignment.channel.send(words.Failed(reason[: words.MAX_TEXT], code))
+    assignment.channel.send(words.Failed(words.fit_text(reason), code))
     return code
 
 
@@ -215,7 +215,9 @@ class Worker:
             self._admission.stop()
             self._receiver.close()
             self._farewell = Farewell(self._loop, spread)
-            self._loop.call_later(patience, self._end_connections)
+            last_words = min(LAST_WORDS, patience / 2)
+            self._loop.call_later(patience - last_words, lambda: self._end_connections(last_words))
+            self._loop.call_later(patience, self._loop.stop)
             self._leave_when_done()
             for service in self._services:
                 if service not in moving:
@@ -262,10 +264,12 @@ class Worker:
         if self._state is not State.DRAINING:
             self._enter(State.DRAINING)
             self._admission.stop()
-        self._end_connections(patience=0, gently=False)
+        self._end_connections(patience=0)
+        self._loop.call_later(LAST_LOOK, self._loop.stop)
 
-    def _end_connections(self, patience: float = LAST_SEND, gently: bool = True) -> None:
+    def _end_connections(self, patience: float) -> None:
         """Time is over: end every connection, and wait for as long as a goodbye takes."""
+        gently = patience > 0
         live = self._count()
         if live:
             log.info("worker %d: closing the last %d connections", self._slot, live)
@@ -273,7 +277,7 @@ class Worker:
             for transport in self._donor.not_moved():
                 transport.tell_draining()
         for service in self._services:
-            service.end_all(patience, gently)
+            service.end_all(patience / 2, gently)
         self._leave_when_done()
 
     def _leave_when_done(self) -> None:
@@ -292,11 +296,11 @@ class Worker:
 
     def _tick(self) -> None:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""
+        self._loop.call_later(TICK, self._tick)
         row = self._assignment.row
         self._heartbeats[row] = time.monotonic_ns()
         self._accepted[row] = sum(service.accepted for service in self._services)
         self._admission.tick()
-        self._loop.call_later(TICK, self._tick)
 
     def _enter(self, state: State) -> None:
         self._state = state

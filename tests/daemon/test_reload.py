@@ -80,9 +80,6 @@ def test_worker_count_changes(daemon: Callable[..., Daemon]) -> None:
     running.wait_workers(1, generation=3)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the new workers are forked before the master sets its log up anew"
-)
 def test_log_level_changes_in_master_and_workers(daemon: Callable[..., Daemon]) -> None:
     service = {"name": "talker", "protocol": "protocols:Talker", "bind": "127.0.0.1:0"}
     running = daemon(services=[service])
@@ -97,9 +94,6 @@ def test_log_level_changes_in_master_and_workers(daemon: Callable[..., Daemon]) 
     assert not running.find_log(r"heard b'quiet'")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the new workers are forked before the master sets its log up anew"
-)
 def test_log_file_is_taken_into_use_by_master_and_workers(
     make_daemon: Callable[[Config], Daemon],
 ) -> None:
@@ -136,7 +130,6 @@ def test_a_storm_of_hups_is_a_few_reloads(daemon: Callable[..., Daemon]) -> None
     assert running.client().ask(b"a") == b"A"
 
 
-@pytest.mark.xfail(strict=True, reason="Master._started does not look whether a HUP came meanwhile")
 def test_a_hup_during_the_start_is_not_lost(make_daemon: Callable[[Config], Daemon]) -> None:
     made = make_daemon(
         {"services": [{"name": "mine", "protocol": "mine:P", "bind": "127.0.0.1:0"}]}
@@ -213,7 +206,6 @@ def test_two_ports_that_the_kernel_chose_stay(daemon: Callable[..., Daemon]) -> 
         assert running.client(address).ask(b"a") == b"A"
 
 
-@pytest.mark.xfail(strict=True, reason="a socket that stays keeps the mode and owner that it had")
 def test_mode_of_a_unix_socket_changes(make_daemon: Callable[[Config], Daemon]) -> None:
     made = make_daemon({})
     path = made.directory / "sock"

@@ -124,9 +124,6 @@ def test_addresses_bound_for_it_are_given_back(old: Old) -> None:
     old.check("exited with status 5")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Gate.close accepts all, also in a worker that was never told to serve"
-)
 def test_queued_clients_are_not_taken_by_workers_that_never_serve(
     daemon: Callable[..., Daemon],
 ) -> None:

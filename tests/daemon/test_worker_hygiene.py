@@ -53,8 +53,9 @@ def test_only_the_descriptors_it_needs(daemon: Callable[..., Daemon]) -> None:
         assert held.pop(0) == held.pop(1) == os.devnull
         stderr = held.pop(2)
         kinds = sorted(re.sub(r":.*", "", what) for what in held.values() if what != stderr)
-        # The channel; both ends of the pipe that signals wake it by; its own epoll object.
-        assert kinds == ["anon_inode", "pipe", "pipe", "socket"], held
+        # The scoreboard's memory, of which mmap keeps a descriptor; its own epoll object; both
+        # ends of the pipe that signals wake it by; the channel.
+        assert kinds == ["/memfd", "anon_inode", "pipe", "pipe", "socket"], held
         assert len([what for what in held.values() if what == stderr]) <= 1  # the log's own
 
 

@@ -174,11 +174,6 @@ def test_leaving_accepts_everything_that_is_queued(stand: Stand) -> None:
     assert stand.listener.fileno() == -1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a worker of a generation that failed to start has never"
-    " served, but takes and cuts off the clients that the old generation would serve",
-)
 def test_who_was_never_in_the_queues_takes_nobody_along(stand: Stand) -> None:
     stand.gate.shut("starting")
     stand.connect(3)

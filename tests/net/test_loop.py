@@ -164,10 +164,6 @@ def test_requeue_keeps_the_callback(loop: EventLoop, pairs) -> None:
     assert called == [IN]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="if adding again fails, every later requeue fails at the removal with ENOENT",
-)
 def test_requeue_recovers_from_a_failure_to_add(loop: EventLoop, pairs) -> None:
     called = []
     fd = pairs[0][0].fileno()
@@ -203,11 +199,6 @@ def test_a_timer_wakes_the_loop_and_is_never_early(loop: EventLoop) -> None:
     assert loop.now - start >= 0.02
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=OverflowError,
-    reason="epoll.poll takes at most INT_MAX ms: a lone timer above 24.8 days ends run()",
-)
 def test_a_timer_may_be_months_away(loop: EventLoop) -> None:
     loop.call_later(90 * 86400, loop.stop)
     pairs = unix_pair()

@@ -404,12 +404,6 @@ class FullLoop(EventLoop):
         raise OSError(28, "No space left on device")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=OSError,
-    reason="ENOSPC of epoll_ctl leaves start(): the"
-    " connection stays open, counted and unheard for ever",
-)
 def test_a_full_epoll_ends_the_connection() -> None:
     loop = FullLoop()
     ours, peer = unix_pair()

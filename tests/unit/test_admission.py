@@ -224,11 +224,6 @@ def test_stopping_closes_and_counts_for_nobody(stand: Stand) -> None:
     assert stand.board.column(Column.LIVE)[stand.row] == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="coming back leaves the timer of the next look behind, and"
-    " staying away again sets another: under churn they pile up",
-)
 def test_coming_and_going_leaves_one_timer(stand: Stand) -> None:
     stand.grow(50)
     for _ in range(100):

@@ -100,12 +100,6 @@ def test_a_name_that_does_not_resolve() -> None:
         opened(TcpAddress("no.such.invalid", 80))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UnicodeError,
-    reason="getaddrinfo raises UnicodeError for a"
-    " label above 63 letters, which open_listeners lets through",
-)
 def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises(BindError):
         opened(TcpAddress("a" * 70 + ".example", 80))
@@ -145,12 +139,6 @@ def test_reuseport_lets_two_listen() -> None:
             assert second.sock.getsockname()[1] == port
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=OSError,
-    reason="socket() is called outside the try: EMFILE"
-    " and EAFNOSUPPORT leave as OSError, which a reload does not expect",
-)
 def test_no_descriptor_left_is_a_bind_error() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
@@ -217,12 +205,6 @@ def test_an_unknown_owner_is_refused_and_leaves_no_file(path: str) -> None:
     assert not os.path.lexists(path)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=OverflowError,
-    reason="chown raises OverflowError for a"
-    " number above 2**32-1: no BindError, and the file stays",
-)
 def test_an_impossible_owner_is_refused_and_leaves_no_file(path: str) -> None:
     with pytest.raises(BindError):
         opened(UnixAddress(path, owner="99999999999"))
@@ -302,11 +284,6 @@ def test_remove_leaves_a_successors_file_alone(path: str) -> None:
         connect(theirs)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a second remove() still unlinks: by then the number of the"
-    " inode may be a successor's; the master calls it twice",
-)
 def test_a_second_remove_does_nothing(path: str) -> None:
     (listener,) = opened(UnixAddress(path))
     os.link(path, path + ".same")
