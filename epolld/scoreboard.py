@@ -60,7 +60,7 @@ class Scoreboard:
         return [self.rows, *Column]
 
     def close_descriptor(self) -> None:
-        """In a worker: keep the mapping alone."""
+        """In a worker: keep the mapping alone (which in Python has a duplicate of its own)."""
         os.close(self._fd)
         self._fd = -1
 

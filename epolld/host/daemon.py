@@ -33,7 +33,7 @@ class Report:
         self._fd = fd
         # A copy in a worker would keep the pipe open after the daemon died, and the parent
         # would wait for as long as that worker lives.
-        os.register_at_fork(after_in_child=self.close)
+        os.register_at_fork(after_in_child=self._forget)
 
     def fileno(self) -> int:
         """The pipe's end; -1 once the message was sent."""
@@ -42,9 +42,7 @@ class Report:
     def ready(self) -> None:
         """Let the parent exit 0, and let go of its terminal: from here stderr is /dev/null."""
         self._send(ExitCode.OK, "")
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(null, 2)
-        os.close(null)
+        _let_go_of_standard_error()
 
     def failed(self, code: int, reason: str) -> None:
         """Let the parent print `reason` and exit with `code`."""
@@ -56,6 +54,12 @@ class Report:
             os.close(self._fd)
             self._fd = -1
 
+    def _forget(self) -> None:
+        """In a forked child: what it has to say it says to its parent, the daemon."""
+        if self._fd >= 0:
+            self.close()
+            _let_go_of_standard_error()
+
     def _send(self, code: int, reason: str) -> None:
         if self._fd < 0:
             return
@@ -63,6 +67,13 @@ class Report:
         with contextlib.suppress(OSError):  # the parent was interrupted: nobody is left to tell
             os.write(self._fd, message[:MAX_REPORT])
         self.close()
+
+
+def _let_go_of_standard_error() -> None:
+    """Or `epolld --daemonize 2>&1 | tee start.log` would wait for the daemon's end."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def detach(keep: Iterable[int], umask: int, working_directory: str) -> Report:

@@ -133,10 +133,14 @@ def open_listeners(
     """
     opened: list[Listener] = []
     result: list[Listener] = []
+    seen: dict[str, int] = {}
     try:
         for service in services:
             for address in service.bind:
                 for key, place in _places(address):
+                    seen[key] = seen.get(key, 0) + 1
+                    if seen[key] > 1:  # port 0 may be asked for several times
+                        key = f"{key} #{seen[key]}"
                     if key in held:
                         old = held[key]
                         result.append(Listener(key, address, service, old.sock, old.inode))

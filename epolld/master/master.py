@@ -406,11 +406,15 @@ class Master:
         """A worker has ended: as it was told to, or it is to be replaced."""
         if worker.killed_for:
             how = f"{how}: {worker.killed_for}"
-        expected = before is State.DRAINING and how.endswith("status 0")
+        expected = worker.dismissed or (before is State.DRAINING and how.endswith("status 0"))
         log.log(logging.INFO if expected else logging.WARNING, "%s %s", worker, how)
         if self._changeover is not None and worker.generation is self._changeover.generation:
             self._changeover.on_gone(worker, how)
-        elif worker.generation is self._generation and before is not State.DRAINING:
+        elif (
+            worker.generation is self._generation
+            and before is not State.DRAINING
+            and not self._stopping
+        ):
             if worker.failure is not None:
                 log.error("%s cannot boot: %s", worker, worker.failure.reason)
             served = None if worker.ready_at is None else self._loop.now - worker.ready_at

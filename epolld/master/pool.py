@@ -85,6 +85,8 @@ class WorkerHandle:
         self.jitter = recycle.jitter(os.urandom(1)[0])
         self.ready_at: float | None = None
         self.failure: words.Failed | None = None  # why it says that it cannot boot
+        self.aborted = False  # by the watchdog; once is enough
+        self.dismissed = False  # ended before it was of any use to anybody
         self.killed_for = ""  # why we did it
         self.deadline: Timer | None = None  # when it is killed, if it has not done what it shall
 
@@ -244,6 +246,8 @@ class Pool:
         `movable` names the services whose connections the heirs can take. May be called again
         with other heirs; the deadline stays.
         """
+        if worker.state is State.STARTING:
+            self._dismiss(worker)
         if worker.enter(State.DRAINING):
             self._await_end(worker)
         if worker.state is State.DRAINING:
@@ -281,9 +285,19 @@ class Pool:
 
     def stop(self, worker: WorkerHandle) -> None:
         """Have it leave now."""
+        if worker.state is State.STARTING:
+            self._dismiss(worker)
+            return
         worker.enter(State.DRAINING)
         worker.channel.send(words.Stop())
         self._kill_after(worker, KILL_AFTER_STOP, "told to stop, but still there")
+
+    def _dismiss(self, worker: WorkerHandle) -> None:
+        """End one that has not served yet: it may be importing, and then it hears nothing."""
+        if worker.enter(State.KILLED):
+            worker.dismissed = True
+            self._forget_deadline(worker)
+            worker.send_signal(signal.SIGKILL)
 
     def kill(self, worker: WorkerHandle, why: str) -> None:
         """End it by force."""

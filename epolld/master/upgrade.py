@@ -165,6 +165,7 @@ def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: f
     """Follow the workers of the program before."""
     os.set_inheritable(state.scoreboard, False)
     if state.scoreboard_layout == pool.scoreboard.layout():
+        pool.scoreboard.close_descriptor()
         pool.scoreboard = Scoreboard(fd=state.scoreboard)
         rows = {saved.pid: saved.row for saved in state.workers}
     else:  # another program's table: they go on writing to it, and we do not look

@@ -83,10 +83,6 @@ def test_it_is_nobodys_child_and_has_no_terminal(background: Background) -> None
     background.end()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the workers are forked before Report.ready turns standard error to /dev/null",
-)
 def test_nobody_holds_the_shells_standard_error(background: Background) -> None:
     """Else `epolld --daemonize 2>&1 | tee start.log` would wait for the daemon's end."""
     background.begin()

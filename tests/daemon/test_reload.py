@@ -194,9 +194,6 @@ def test_settings_of_the_master_wait_for_a_restart(daemon: Callable[..., Daemon]
     running.expect(r"warning .* master\.title has changed, which takes effect at a restart")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="listeners with port 0 have the same key, so one socket is taken twice"
-)
 def test_two_ports_that_the_kernel_chose_stay(daemon: Callable[..., Daemon]) -> None:
     running = daemon(services=[upper_at(["127.0.0.1:0", "127.0.0.1:0"])])
     addresses = [running.address(nth=0), running.address(nth=1)]

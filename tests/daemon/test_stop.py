@@ -93,7 +93,6 @@ def test_stop_with_a_stopped_worker(daemon: Callable[..., Daemon]) -> None:
     running.expect("told to stop, but still there, killing it", "killed by SIGKILL")
 
 
-@pytest.mark.xfail(strict=True, reason="Master.on_gone plans a new try although it stops")
 def test_stop_during_the_start(make_daemon: Callable[[Config], Daemon]) -> None:
     made = make_daemon(
         {"services": [{"name": "mine", "protocol": "slow:P", "bind": "127.0.0.1:0"}]}

@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Callable
 
-import pytest
 from harness import Config, Daemon
 from processes import eventually
 
@@ -39,10 +38,6 @@ def test_endless_loop_in_a_callback(daemon: Callable[..., Daemon]) -> None:
     assert running.client(running.address("trouble")).line()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="stuck_timeout below KILL_AFTER_ABORT: each look aborts anew and puts the kill off",
-)
 def test_stuck_in_c_code(daemon: Callable[..., Daemon]) -> None:
     """It runs no Python code any more; the stacks come all the same, and then it is killed."""
     running, pid, _peer = stick(daemon, b"block")
@@ -58,10 +53,6 @@ def test_stuck_in_c_code(daemon: Callable[..., Daemon]) -> None:
     running.allow(*STACKS)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="stuck_timeout below KILL_AFTER_ABORT: each look aborts anew and puts the kill off",
-)
 def test_a_stopped_worker_is_replaced(daemon: Callable[..., Daemon]) -> None:
     running = daemon(workers={"stuck_timeout": "1s"})
     pid = running.wait_workers(2)[0].pid
