@@ -6,6 +6,7 @@ what workers say. It serves nobody itself, never blocks and never runs user code
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import select
@@ -115,6 +116,7 @@ class Master:
                 self._notifier.unstore(name)  # ours, of before a restart, and wanted no more
             else:
                 log.warning("the inherited socket %r is used by no service", name)
+        gc.collect()  # what is garbage now would be kept for ever by the freeze before a fork
         if origin.saved is None:
             self._start_generation(self._first)
         else:

@@ -327,9 +327,10 @@ class Pool:
                 limit
                 and silent > limit
                 and beats[worker.row]
+                and not worker.aborted
                 and worker.state in (State.READY, State.DRAINING)
             ):
-                worker.silence.seconds = 0.0
+                worker.aborted = True
                 self.abort(worker, f"silent for {silent:.0f}s > {limit:g}s (stuck_timeout)")
 
     def facts(self, worker: WorkerHandle, now: float) -> recycle.Facts:

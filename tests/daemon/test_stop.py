@@ -102,7 +102,6 @@ def test_stop_during_the_start(make_daemon: Callable[[Config], Daemon]) -> None:
     eventually(lambda: made.workers(generation=1), 5, "workers that boot")
     made.send(signal.SIGTERM)
     made.wait_exit(8)
-    made.expect("told to stop before it was ready")
     made.allow("start failed", "killing it", "SIGKILL", "SIGTERM", "exited", "next try")
     assert not made.find_log("next try")  # a daemon that stops does not try again
 

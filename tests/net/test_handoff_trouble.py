@@ -359,7 +359,7 @@ def test_thaw_refuses(world: World, caplog: pytest.LogCaptureFixture) -> None:
     Refuses.seen = []
     clients = world.connect(old, 6)
     world.give(old, new)
-    world.until(lambda: new.service.live == 3)
+    world.until(lambda: world.done and new.service.live == 3)
     assert world.done == [6]
     assert caplog.text.count("thaw of Refuses raised ValueError; closing the connection") == 3
     assert str(Refuses.seen[0].lost) == "I do not know this"
@@ -419,8 +419,9 @@ def test_transport_cannot_be_set(world: World, monkeypatch: pytest.MonkeyPatch) 
     first, second = world.connect(old, 2)
     world.give(old, new)
     world.until(lambda: world.done)
+    second.send(b"x\n")
     world.settle()
-    check_all(world, [second])
+    assert receive(second) == b"1:x\n"
     assert receive(first) == b""
 
 
@@ -489,8 +490,10 @@ def test_a_peer_with_a_strange_name(world: World, tmp_path: Any) -> None:
     clients = world.connect(old, 1) + world.connect(old, 1, pair)
     with contextlib.suppress(UnicodeEncodeError):
         world.give(old, new)
+    for client in clients:
+        client.send(b"x\n")
     world.settle(20)
-    check_all(world, clients)
+    assert [receive(client) for client in clients] == [b"1:x\n"] * 2
 
 
 # -- while frozen ------------------------------------------------------------------------------
