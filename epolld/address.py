@@ -5,8 +5,9 @@ A leaf: parses and prints addresses. It opens no socket and resolves no name.
 
 import re
 import socket
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 # struct sockaddr_un's sun_path holds 108 bytes, the last (or, for an abstract name, the
 # first) of them NUL: unix(7).
@@ -18,8 +19,7 @@ _DIGITS = re.compile(r"\d{1,9}", re.ASCII)
 _FORMS = "write host:port, [v6]:port, *:port, unix:/path or fd:N"
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
+class TcpAddress(msgspec.Struct, frozen=True):
     """A TCP port on one address. Port 0 lets the kernel choose."""
 
     host: str  # an IPv4 or IPv6 address (no brackets) or a name; `*` is kept as "0.0.0.0"
@@ -31,8 +31,7 @@ class TcpAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(msgspec.Struct, frozen=True):
     """A Unix stream socket; `path` is absolute, or begins with "@" for an abstract name."""
 
     path: str
@@ -44,8 +43,7 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class FdAddress:
+class FdAddress(msgspec.Struct, frozen=True):
     """A listening socket that the process was started with."""
 
     fd: int

@@ -5,7 +5,7 @@ The numbers are those of BSD's <sysexits.h>, which systemd shows by name
 """
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class ExitCode(enum.IntEnum):
@@ -64,8 +64,7 @@ class PrivilegeError(EpolldError):
     exit_code = ExitCode.NO_PRIVILEGE
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong with the configuration; `str()` is `file:line:column: path: message`."""
 
     file: str

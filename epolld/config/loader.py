@@ -5,7 +5,8 @@ The composition of this room: `marks` reads, `overrides` puts the command line o
 """
 
 import os
-from dataclasses import dataclass, field
+
+import msgspec
 
 from epolld.config import marks
 from epolld.config.check import check, merged_pairs, service_labels
@@ -15,13 +16,12 @@ from epolld.config.schema import Config
 from epolld.errors import ConfigError, Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True, eq=False):
     """A configuration, and the way back to where it was written."""
 
     config: Config
     file: str
-    _root: Node | None = field(repr=False, compare=False)
+    _root: Node | None
 
     def problem(self, path: str, message: str) -> Problem:
         """A problem found later in `path`, such as "services.upper.options.foo", with its place.

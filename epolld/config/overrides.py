@@ -6,7 +6,8 @@ the changed place and leaves the old tree as it was.
 """
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from epolld import errors
 from epolld.config import marks
@@ -15,8 +16,7 @@ from epolld.config.kinds import suggest
 from epolld.config.marks import Mapping, Node, Place, Scalar, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Overrides:
+class Overrides(msgspec.Struct, frozen=True):
     """What the command line says over the file."""
 
     workers: int | None = None

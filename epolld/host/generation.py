@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from epolld.channel import Channel
 from epolld.config import Config, Loaded
@@ -12,8 +13,7 @@ from epolld.host.privileges import Identity
 from epolld.scoreboard import Scoreboard
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(msgspec.Struct, frozen=True, eq=False):
     """A configuration in force: replaced as a whole at a reload, never changed."""
 
     number: int  # from 1
@@ -27,8 +27,7 @@ class Generation:
         return self.loaded.config
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True, eq=False):
     """What the master hands a new worker through the fork."""
 
     slot: int  # the worker's stable number, from 0

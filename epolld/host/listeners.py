@@ -15,7 +15,6 @@ import socket
 import stat
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from epolld.address import Address, FdAddress, TcpAddress, UnixAddress, format_peer
 from epolld.config import Service
@@ -33,15 +32,24 @@ STORE_PREFIX = "epolld-"  # of names in systemd's descriptor store
 Inode = tuple[int, int]  # st_dev, st_ino
 
 
-@dataclass(slots=True, eq=False)
 class Listener:
     """A listening socket and the service that is to accept from it."""
 
-    key: str  # the address asked for; equal over reloads while that stays the same
-    address: Address
-    service: Service
-    sock: socket.socket
-    inode: Inode | None = None  # of the Unix socket's file, if we made it
+    __slots__ = ("address", "inode", "key", "service", "sock")
+
+    def __init__(
+        self,
+        key: str,
+        address: Address,
+        service: Service,
+        sock: socket.socket,
+        inode: Inode | None = None,
+    ) -> None:
+        self.key = key  # the address asked for; equal over reloads while that stays the same
+        self.address = address
+        self.service = service
+        self.sock = sock
+        self.inode = inode  # of the Unix socket's file, if we made it
 
     def __str__(self) -> str:
         """Where it listens for real: port 0 has become a number."""

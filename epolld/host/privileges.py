@@ -5,13 +5,12 @@ who calls it, and never continues with more rights than were asked for.
 """
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from epolld.errors import PrivilegeError
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Whom to become. `groups` are all the supplementary groups, `gid` included, sorted."""
 
     uid: int

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from epolld.errors import BindError
 
@@ -26,8 +26,7 @@ VARIABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class InheritedSocket:
+class InheritedSocket(NamedTuple):
     """One descriptor passed by a .socket unit; `name` is its FileDescriptorName=."""
 
     fd: int

@@ -14,8 +14,9 @@ import signal
 from collections.abc import Callable
 
 from epolld import __version__
+from epolld import config as configs
 from epolld import log as logs
-from epolld.config import Loaded, changes, movable_services, needs_restart, worker_count
+from epolld.config import Loaded, worker_count
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import limits, proctitle
 from epolld.host.generation import Generation, WorkerMain
@@ -243,11 +244,11 @@ class Master:
         """The new generation is ready: from now on it is the one in force."""
         old = self._generation
         for path in (
-            *needs_restart(old.config, generation.config),
+            *configs.needs_restart(old.config, generation.config),
             *without_effect(old.listeners, generation.listeners),
         ):
             log.warning("%s has changed, which takes effect at a restart", path)
-        for change in changes(old.config, generation.config):
+        for change in configs.changes(old.config, generation.config):
             log.info("%s", change)
         self._trouble = ""
         self._configure_logs(generation)
@@ -288,7 +289,9 @@ class Master:
         """Have a worker leave and give its connections to those in force."""
         heirs = [w for w in self._pool.of(self._generation, State.READY) if w is not worker]
         self._pool.drain(
-            worker, heirs, movable_services(worker.generation.config, self._generation.config)
+            worker,
+            heirs,
+            configs.movable_services(worker.generation.config, self._generation.config),
         )
 
     def _roll_back(self, generation: Generation, reason: str, _exit_code: int) -> None:

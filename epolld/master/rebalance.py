@@ -26,4 +26,4 @@ def next_move(live: Mapping[Worker, int]) -> tuple[Worker, Worker, int] | None:
     excess = live[fullest] - mean
     if excess <= max(SLACK, mean * BAND):
         return None
-    return fullest, emptiest, min(STEP, int(min(excess, mean - live[emptiest])))
+    return fullest, emptiest, min(STEP, int(min(excess, max(1, mean - live[emptiest]))))

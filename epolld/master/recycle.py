@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from epolld.config import Workers
 
@@ -10,8 +10,7 @@ from epolld.config import Workers
 JITTER = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What the master knows of a worker."""
 
     accepted: int  # connections

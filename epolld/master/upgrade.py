@@ -18,12 +18,13 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
+from epolld import config as configs
 from epolld.channel import Channel
-from epolld.config import Loaded, loads, render
+from epolld.config import Loaded, loads
 from epolld.errors import ConfigError, EpolldError
 from epolld.host.generation import Generation
 from epolld.host.listeners import Inherited, Listener
@@ -89,8 +90,7 @@ def _command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where this process comes from, and so how to start it again."""
 
     config: str  # path
@@ -132,7 +132,7 @@ def save_workers(pool: Pool, now: float) -> list[SavedWorker]:
 def save_configs(pool: Pool, in_force: Generation) -> dict[str, str]:
     """The configurations of all generations that have workers, and of the one in force."""
     generations = [in_force, *(worker.generation for worker in pool)]
-    return {str(each.number): render(each.config) for each in generations}
+    return {str(each.number): configs.render(each.config) for each in generations}
 
 
 def restore_config(state: SavedMaster, number: int | None = None) -> Loaded:

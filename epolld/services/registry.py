@@ -7,7 +7,6 @@ connection. It knows neither YAML nor places in files: callers add where a name 
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import TracebackType
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from epolld.errors import EpolldError, ExitCode
 
 if TYPE_CHECKING:
+    import inspect
+
     from epolld.net.protocol import Protocol
 
 # By name, so that only what the configuration uses is imported.
@@ -101,6 +102,8 @@ def make_factory(
     Without options it is `protocol` itself, for it is called for every connection.
     Raises OptionError with all that is wrong.
     """
+    if not options and getattr(protocol, "__init__", None) is object.__init__:
+        return protocol
     parameters = _parameters(protocol)
     problems = _missing(parameters, options)
     arguments = {}
@@ -175,6 +178,8 @@ def _place(error: BaseException) -> str:
 
 def _parameters(protocol: Callable[..., Protocol]) -> Mapping[str, inspect.Parameter]:
     """What can be passed to `protocol`, annotations evaluated where they can be."""
+    import inspect  # a megabyte in every worker that most services do not need
+
     try:
         return inspect.signature(protocol, eval_str=True).parameters
     except ValueError:  # C code that does not tell
