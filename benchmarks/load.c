@@ -12,21 +12,10 @@
  *
  * It knows nothing of the server but an address, and nothing of CPU time or processes.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
+#include "load.h"
+
 #include <getopt.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { MIN_SIZE = 24, MAX_SIZE = 1 << 20, CROWD_BATCH = 64, EVENTS = 256 };
 /* Latency histogram: 32 buckets for every power of two of nanoseconds: 3 % resolution. */
@@ -41,10 +30,6 @@ struct client {
     unsigned char *request, *expected;
 };
 
-struct failures {
-    long refused, reset, early_end, wrong, timeout, other;
-};
-
 static struct {
     const char *host;
     int port, connections, size, idle, sources, steps, burst;
@@ -53,7 +38,6 @@ static struct {
 } option = { .host = "127.0.0.1", .connections = 50, .size = 64, .sources = 4,
              .warmup = 0, .seconds = 5, .timeout = 10 };
 
-static struct failures failures;
 static struct client *clients;
 static int *crowd;         /* descriptors of the silent connections */
 static int crowd_size;     /* always <= option.idle */
@@ -61,27 +45,6 @@ static int poller;
 static long idle_lost;
 static uint64_t histogram[BUCKETS];
 static unsigned char buffer[1 << 16];
-
-static int64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static void die(const char *what) {
-    fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
-    exit(2);
-}
-
-/* Sorts a failed system call into the failure that the report names. */
-static void count_errno(int error) {
-    switch (error) {
-    case ECONNREFUSED: failures.refused++; break;
-    case ECONNRESET: case EPIPE: failures.reset++; break;
-    case ETIMEDOUT: failures.timeout++; break;
-    default: failures.other++; fprintf(stderr, "load: %s\n", strerror(error));
-    }
-}
 
 /* ---- latencies ------------------------------------------------------------------------- */
 
@@ -111,36 +74,8 @@ static double percentile_us(double percent) {
 
 /* ---- opening --------------------------------------------------------------------------- */
 
-/* Connects from 127.0.0.(2 + n % sources); returns the descriptor or -1 (counted). */
-static int open_connection(int n, int flags) {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), one = 1;
-    if (fd < 0) die("socket");
-    /* Many sources: each has its own range of ports, and the crowd does not use up one. */
-    struct sockaddr_in source = { .sin_family = AF_INET };
-    source.sin_addr.s_addr = htonl(0x7f000002u + (unsigned)(n % option.sources));
-    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&source, sizeof source) < 0) die("bind");
-    struct sockaddr_in server = { .sin_family = AF_INET, .sin_port = htons(option.port) };
-    if (inet_pton(AF_INET, option.host, &server.sin_addr) != 1) die("host");
-    if (connect(fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS) {
-        count_errno(errno);
-        close(fd);
-        return -1;
-    }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return fd;
-}
-
-/* One small request and its answer, blocking: proves that the server has accepted. */
-static void greet(int fd) {
-    char text[4] = { 'p', 'i', 'n', 'g' };
-    struct timeval limit = { .tv_sec = (long)option.timeout };
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    if (send(fd, text, 4, MSG_NOSIGNAL) != 4) { count_errno(errno); return; }
-    ssize_t n = recv(fd, text, 4, MSG_WAITALL);
-    if (n < 0) count_errno(errno == EAGAIN ? ETIMEDOUT : errno);
-    else if (n < 4) failures.early_end++;
-    else if (memcmp(text, "PING", 4)) failures.wrong++;
+static struct target target(void) {
+    return (struct target){ option.host, option.port, option.sources };
 }
 
 /*
@@ -149,11 +84,11 @@ static void greet(int fd) {
  */
 static void open_crowd(void) {
     for (int i = 0; i < option.idle; i++) {
-        int fd = open_connection(i, option.burst ? SOCK_NONBLOCK : 0);
+        int fd = open_connection(target(), i, option.burst ? SOCK_NONBLOCK : 0);
         if (fd < 0) continue;
         crowd[crowd_size++] = fd;
         if (option.pace_us) usleep((useconds_t)option.pace_us);
-        else if (!option.burst && i % CROWD_BATCH == CROWD_BATCH - 1) greet(fd);
+        else if (!option.burst && i % CROWD_BATCH == CROWD_BATCH - 1) greet(fd, option.timeout);
     }
 }
 
@@ -170,7 +105,7 @@ static void open_client(struct client *c, int n) {
         c->request[i] = (unsigned char)('a' + (i + n) % 26);
         c->expected[i] = (unsigned char)('A' + (i + n) % 26);
     }
-    c->fd = open_connection(n, 0);
+    c->fd = open_connection(target(), n, 0);
     if (c->fd < 0) return;
     struct epoll_event event = { .events = EPOLLIN, .data.ptr = c };
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0) die("epoll_ctl");
@@ -317,23 +252,10 @@ static void parse(int argc, char **argv) {
     if (!option.messages) option.messages = INT64_MAX;
 }
 
-/* Raises the soft limit on descriptors to the hard one and refuses what still cannot be. */
-static void raise_limit(void) {
-    struct rlimit limit;
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if ((rlim_t)(option.idle + option.connections + 16) > limit.rlim_cur) {
-        fprintf(stderr, "load: %d connections need more descriptors than the limit of %ju\n",
-                option.idle + option.connections, (uintmax_t)limit.rlim_cur);
-        exit(2);
-    }
-}
-
 int main(int argc, char **argv) {
     char line[16];
     parse(argc, argv);
-    raise_limit();
+    raise_limit(option.idle + option.connections);
     if ((poller = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
     clients = calloc((size_t)option.connections + 1, sizeof *clients);
     crowd = calloc((size_t)option.idle + 1, sizeof *crowd);

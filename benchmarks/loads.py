@@ -16,6 +16,7 @@ from typing import Any
 from servers import BIN, HERE, LOAD_CORE, BenchmarkError, pinned
 
 LIMIT = 120.0  # seconds any load may last; it is killed then
+STEADY_LIMIT = 300.0
 
 
 class Load:
@@ -37,6 +38,11 @@ class Load:
 
     def finish(self) -> dict[str, Any]:
         """Tell an endless load to stop; returns its report, failures included."""
+        self._go()
+        return self._read()
+
+    def report(self) -> dict[str, Any]:
+        """What `steady.c` has met since the last call, and its failures since the start."""
         self._go()
         return self._read()
 
@@ -88,19 +94,32 @@ def churning(port: int, short: int, long: int) -> Iterator[Load]:
 
 
 @contextlib.contextmanager
-def _running(command: list[str]) -> Iterator[Load]:
-    with pinned(LOAD_CORE):
+def steady(port: int, **options: object) -> Iterator[Load]:
+    """`steady.c` under way, on all cores; options are its own. `report()` says how it goes."""
+    command = [str(BIN / "steady"), "--port", str(port)]
+    for name, value in options.items():
+        command += ["--" + name.replace("_", "-"), str(value)]
+    with _running(command, core=None, limit=STEADY_LIMIT) as load:
+        load.expect("open")
+        yield load
+
+
+@contextlib.contextmanager
+def _running(
+    command: list[str], core: int | None = LOAD_CORE, limit: float = LIMIT
+) -> Iterator[Load]:
+    with pinned(core):
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
-    limit = threading.Timer(LIMIT, process.kill)
-    limit.start()
+    bound = threading.Timer(limit, process.kill)
+    bound.start()
     try:
         yield Load(process)
         assert process.stdin
         process.stdin.close()  # the load lets its connections go
         process.wait()
     finally:
-        limit.cancel()
+        bound.cancel()
         process.kill()
         process.wait()

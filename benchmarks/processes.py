@@ -71,10 +71,28 @@ def pss(pid: int) -> int:
     return int(match[1]) * 1024
 
 
+def descriptors(pid: int) -> int:
+    """How many descriptors the process has open; 0 if it is gone."""
+    try:
+        return os.stat(PROC / str(pid) / "fd").st_size or len(os.listdir(PROC / str(pid) / "fd"))
+    except OSError:  # st_size counts them since Linux 6.2; before, it is 0
+        return 0
+
+
+def title(pid: int) -> str:
+    """What `ps` shows of the process; empty if it is gone."""
+    return _command(pid).rstrip("\0")
+
+
 def connections(pids: Iterable[int], port: int) -> dict[int, int]:
     """How many established connections to the local port each process holds."""
+    return {pid: len(inodes) for pid, inodes in held(pids, port).items()}
+
+
+def held(pids: Iterable[int], port: int) -> dict[int, set[str]]:
+    """The inodes of these connections; one may be held by several processes."""
     inodes = _established(port)
-    return {pid: sum(inode in inodes for inode in _sockets(pid)) for pid in pids}
+    return {pid: inodes.intersection(_sockets(pid)) for pid in pids}
 
 
 def _established(port: int) -> set[str]:

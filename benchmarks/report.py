@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,6 +42,8 @@ class Result:
     rows: list[Sequence[str]] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # below the table
+    facts: dict[str, Any] = field(default_factory=dict)  # of the machine and the day
 
 
 def machine() -> dict[str, Any]:
@@ -49,31 +53,52 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "processor": _processor(),
+        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
-def markdown(results: Sequence[Result], facts: dict[str, Any]) -> str:
+def markdown(results: Sequence[Result]) -> str:
     """All results as a page."""
-    parts = ["# Results", ", ".join(f"{key} {value}" for key, value in facts.items())]
-    for result in results:
-        parts += [f"## {result.name}: {result.title}", _table(result.columns, result.rows)]
-        parts += ["\n".join(f"* {bar}" for bar in result.bars)] if result.bars else []
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(["# Results", *map(section, results)]) + "\n"
 
 
-def as_json(results: Sequence[Result], facts: dict[str, Any]) -> dict[str, Any]:
-    """All results as plain data, with every round."""
-    return {
-        "machine": facts,
-        "results": {
-            result.name: {
-                "title": result.title,
-                "bars": [{**asdict(bar), "met": bar.met} for bar in result.bars],
-                "raw": result.raw,
-            }
-            for result in results
-        },
+def section(result: Result) -> str:
+    """One result as a part of the page."""
+    parts = [
+        f"## {result.name}: {result.title}",
+        ", ".join(f"{key} {value}" for key, value in result.facts.items()),
+        _table(result.columns, result.rows) if result.rows else "",
+        "\n".join(result.notes),
+        "\n".join(f"* {bar}" for bar in result.bars),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def to_json(results: Sequence[Result]) -> str:
+    """All results as data, with every round."""
+    data = {
+        result.name: {
+            **{key: value for key, value in asdict(result).items() if key != "name"},
+            "bars": [{**asdict(bar), "met": bar.met} for bar in result.bars],
+        }
+        for result in results
     }
+    return json.dumps(data, indent=1) + "\n"
+
+
+def from_json(text: str) -> list[Result]:
+    """What `to_json` wrote."""
+    results = []
+    for name, data in json.loads(text).items():
+        bars = [{key: bar[key] for key in bar if key != "met"} for bar in data.pop("bars")]
+        results.append(Result(name=name, bars=[Bar(**bar) for bar in bars], **data))
+    return results
+
+
+def merge(old: Sequence[Result], new: Sequence[Result], order: Sequence[str]) -> list[Result]:
+    """The newest result of each measure, in this order; measures not in it are dropped."""
+    found = {result.name: result for result in (*old, *new)}
+    return [found[name] for name in order if name in found]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

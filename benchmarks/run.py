@@ -8,14 +8,13 @@ The server runs on one core and the load on the other. Exit status 1: a bar was 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 import report
 import servers
-from measures import accepts, memory, message, reload, startup
+from measures import accepts, handover, memory, message, reload, startup
 
 MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
     "message": message.measure,
@@ -24,6 +23,7 @@ MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
     "accepts": accepts.measure,
     "startup": startup.measure,
     "reload": reload.measure,
+    "handover": handover.measure,
 }
 
 
@@ -35,21 +35,20 @@ def main() -> int:
     servers.raise_descriptor_limit()
     servers.build()
     names = [name for name in servers.available() if name in arguments.servers]
-    facts = report.machine()
-    results = []
     met = True
     with servers.pinned(servers.LOAD_CORE):
         for name in arguments.only:
             try:
                 result = MEASURES[name](names, arguments.quick)
             except servers.BenchmarkError as error:
-                print(f"## {name}: FAILED: {error}\n", flush=True)
+                reason = str(error).splitlines()[0]
+                result = report.Result(name=name, title=f"FAILED: {reason}", columns=())
+                print(error, file=sys.stderr)
                 met = False
-                continue
-            results.append(result)
+            result.facts = report.machine()
             met = met and all(bar.met for bar in result.bars)
-            print(report.markdown([result], facts).split("\n\n", 2)[2], flush=True)
-    _write(results, facts)
+            print(report.section(result), end="\n\n", flush=True)
+            _keep(result)
     return 0 if met else 1
 
 
@@ -63,11 +62,13 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _write(results: Sequence[report.Result], facts: dict[str, object]) -> None:
-    """Both files hold the last run, whatever it measured."""
-    data = json.dumps(report.as_json(results, facts), indent=2)
-    (servers.HERE / "results.json").write_text(data + "\n")
-    (servers.HERE / "results.md").write_text(report.markdown(results, facts))
+def _keep(result: report.Result) -> None:
+    """Both files hold the last result of every measure, from whichever run that was."""
+    data, page = servers.HERE / "results.json", servers.HERE / "results.md"
+    old = report.from_json(data.read_text()) if data.exists() else []
+    results = report.merge(old, [result], list(MEASURES))
+    data.write_text(report.to_json(results))
+    page.write_text(report.markdown(results))
 
 
 if __name__ == "__main__":

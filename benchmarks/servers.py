@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -64,8 +65,8 @@ class Server:
         """Who serves: epolld's workers, or the one process of a peer."""
         return processes.workers(self.pid) if self.name == "epolld" else [self.pid]
 
-    def wait_line(self, text: str, since: int = 0, within: float = READY_WITHIN) -> int:
-        """Wait until a line from number `since` on holds the text; returns the number after it.
+    def wait_line(self, pattern: str, since: int = 0, within: float = READY_WITHIN) -> int:
+        """Wait until a line from number `since` on matches; returns the number after it.
 
         Raises BenchmarkError if the server ends or the time is over.
         """
@@ -73,12 +74,12 @@ class Server:
         with self.news:
             while True:
                 for number in range(since, len(self.lines)):
-                    if text in self.lines[number]:
+                    if re.search(pattern, self.lines[number]):
                         return number + 1
                 left = deadline - time.monotonic()
                 if self.ended or left <= 0:
                     tail = "\n".join(self.lines[-10:])
-                    raise BenchmarkError(f"{self.name} did not print {text!r}:\n{tail}")
+                    raise BenchmarkError(f"{self.name} did not print {pattern!r}:\n{tail}")
                 self.news.wait(left)
 
     def await_connections(self, total: int, within: float = 10.0) -> list[int]:
@@ -112,8 +113,8 @@ class Server:
 def build() -> None:
     """Compile the load and the peers into bin/, where older than their sources."""
     BIN.mkdir(exist_ok=True)
-    for source, target in ((HERE / "load.c", "load"), (HERE / "peers/upper_c.c", "upper_c")):
-        _make(source, BIN / target, ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra"])
+    for source in (HERE / "load.c", HERE / "steady.c", HERE / "peers/upper_c.c"):
+        _compile(source, BIN / source.stem)
     if shutil.which("go"):
         main = HERE / "peers/upper_go/main.go"
         if _older(BIN / "upper_go", main):
@@ -153,17 +154,21 @@ def pinned(core: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(
-    name: str, workers: int = 1, core: int | None = SERVER_CORE, settings: str = ""
+    name: str,
+    workers: int = 1,
+    core: int | None = SERVER_CORE,
+    settings: str = "",
+    python: str = sys.executable,
 ) -> Iterator[Server]:
     """A server that is ready; stopped with its whole family on leaving.
 
     `settings` are lines for epolld's `workers:` section. The default configuration is used
-    for all else.
+    for all else. `python` is the interpreter that runs epolld.
     """
     with tempfile.TemporaryDirectory(prefix="epolld-bench-") as folder:
         port = _free_port()
-        command = _command(name, port, workers, Path(folder), settings)
-        environment = {**os.environ, "GOMAXPROCS": "1"}
+        command = _command(name, port, workers, Path(folder), settings, python)
+        environment = {**os.environ, "GOMAXPROCS": "1", "PYTHONPATH": str(HERE.parent)}
         with pinned(core):
             server = Server(
                 name=name,
@@ -174,7 +179,7 @@ def running(
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    cwd=HERE.parent,  # `-m epolld` then takes this checkout
+                    cwd=HERE.parent,
                 ),
             )
         follower = threading.Thread(target=server.follow, daemon=True)
@@ -188,13 +193,15 @@ def running(
             follower.join(STOP_WITHIN)
 
 
-def _command(name: str, port: int, workers: int, folder: Path, settings: str) -> list[str]:
+def _command(
+    name: str, port: int, workers: int, folder: Path, settings: str, python: str
+) -> list[str]:
     """How each server is launched."""
     if name == "epolld":
         section = f"workers:\n{settings}" if settings else ""
         config = folder / "epolld.yaml"
         config.write_text(CONFIG.format(folder=folder, workers=section, port=port))
-        return [sys.executable, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
+        return [python, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
     if name in ("uvloop", "asyncio"):
         return [sys.executable, str(HERE / f"peers/upper_{name}.py"), str(port)]
     return [str(BIN / f"upper_{name}"), str(port)]
@@ -224,9 +231,11 @@ def _end_orphan(pid: int) -> None:
             os.close(handle)
 
 
-def _make(source: Path, target: Path, compiler: list[str]) -> None:
-    if _older(target, source):
-        subprocess.run([*compiler, "-o", str(target), str(source)], check=True)
+def _compile(source: Path, target: Path) -> None:
+    """Compile one C program, if it or a header beside it is newer than the result."""
+    if any(_older(target, each) for each in (source, *source.parent.glob("*.h"))):
+        command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(target), str(source)]
+        subprocess.run(command, check=True)
 
 
 def _older(target: Path, source: Path) -> bool:

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from epolld import __version__
-from epolld.errors import EpolldError, ExitCode
+from epolld.errors import ConfigError, EpolldError, ExitCode
 
 if TYPE_CHECKING:
     from epolld.config import Loaded, Overrides
@@ -126,7 +126,7 @@ def _print_config(path: str, overrides: Overrides) -> int:
 def _check(path: str, overrides: Overrides) -> int:
     """Validate everything that a start would find out, short of binding."""
     from epolld.config import load
-    from epolld.errors import ConfigError, PrivilegeError
+    from epolld.errors import PrivilegeError
 
     try:
         loaded = load(path, overrides)
@@ -150,7 +150,6 @@ def _check(path: str, overrides: Overrides) -> int:
 
 def _check_services(loaded: Loaded) -> list[str]:
     """Import what the services name; this process is not the daemon, so user code may run."""
-    from epolld.errors import ConfigError
     from epolld.worker.boot import import_services
 
     try:
@@ -165,9 +164,28 @@ def _check_upgrade() -> list[str]:
     from epolld.master import upgrade
 
     asked = os.environ.get(upgrade.FORMAT_VARIABLE)
-    if asked is None or asked == str(upgrade.FORMAT):
+    if asked is None:
         return []
-    return [f"this program cannot take over state of format {asked}, only {upgrade.FORMAT}"]
+    if asked != str(upgrade.FORMAT):
+        return [f"this program cannot take over state of format {asked}, only {upgrade.FORMAT}"]
+    return _import_all()
+
+
+def _import_all() -> list[str]:
+    """Import the whole program, for what is broken in it shall show before it is executed."""
+    import importlib
+    import pkgutil
+
+    import epolld
+
+    problems = []
+    for module in pkgutil.walk_packages(epolld.__path__, "epolld."):
+        if not module.name.endswith("__main__"):
+            try:
+                importlib.import_module(module.name)
+            except Exception as error:
+                problems.append(f"cannot import {module.name}: {type(error).__name__}: {error}")
+    return problems
 
 
 def _identity(loaded: Loaded) -> Identity | None:
@@ -193,7 +211,12 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     saved = upgrade.restore(os.environ)
     os.environ.pop(upgrade.VARIABLE, None)
     daemon.fill_standard_descriptors()
-    loaded = load(path, overrides) if saved is None else upgrade.restore_config(saved)
+    try:
+        loaded = load(path, overrides) if saved is None else upgrade.restore_config(saved)
+    except ConfigError:
+        if saved is None:
+            raise
+        loaded = load(path, overrides)  # the one in force has settings that we do not know
     settings, logging = loaded.config.master, loaded.config.logging
     logs.configure(logging.level, logging.target, logging.format, logging.file)
     os.umask(settings.umask)

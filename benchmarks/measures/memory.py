@@ -1,9 +1,19 @@
-"""Memory (PSS) of a worker: idle, and for each further idle connection."""
+"""Memory (PSS) of a worker: idle, and for each further idle connection.
+
+epolld runs in a virtual environment made for this, with its own dependencies and nothing else:
+msgspec imports typing_extensions where that is installed, which would be counted as ours.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import loads
 import processes
@@ -14,6 +24,7 @@ from report import Bar, Result
 STEPS = (0, 5_000, 15_000)
 SETTLE = 1.5  # seconds: longer than a worker's tick, so that it has done all it does when idle
 MEGABYTE = 1_000_000
+NOTE = "epolld in a virtual environment with its {count} dependencies only; the peers in this one."
 
 
 def measure(names: Sequence[str], quick: bool) -> Result:
@@ -23,31 +34,60 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         title="PSS of the process that serves",
         columns=("server", *(f"with {step:,} idle, MB" for step in STEPS), "bytes a connection"),
     )
-    for name in names:
-        sizes = _grow(name)
-        points = list(zip(STEPS, sizes, strict=True))
-        each = max(stats.slope(points[0], points[-1]), stats.slope(points[1], points[-1]))
-        result.raw[name] = {"connections": STEPS, "pss": sizes}
-        result.rows.append((name, *(_megabytes(size) for size in sizes), f"{each:.0f}"))
-        if name == "epolld":
-            result.bars.append(Bar("epolld, an idle connection", each, 700, "bytes"))
-    for count in (1, 4) if "epolld" in names else ():
-        with servers.running("epolld", workers=count) as server:
-            time.sleep(SETTLE)
-            sizes = [processes.pss(pid) for pid in server.workers()]
-            master = processes.pss(server.pid)
-        result.raw[f"epolld, {count} workers"] = {"workers": sizes, "master": master}
-        result.rows.append((f"epolld, largest of {count} idle", _megabytes(max(sizes)), "", "", ""))
-        result.bars.append(
-            Bar(f"epolld, largest of {count} idle workers", max(sizes) / MEGABYTE, 10, "MB")
-        )
+    with _plain_python() if "epolld" in names else contextlib.nullcontext("") as python:
+        for name in names:
+            sizes = _grow(name, python if name == "epolld" else sys.executable)
+            points = list(zip(STEPS, sizes, strict=True))
+            each = max(stats.slope(points[0], points[-1]), stats.slope(points[1], points[-1]))
+            result.raw[name] = {"connections": STEPS, "pss": sizes}
+            result.rows.append((name, *(_megabytes(size) for size in sizes), f"{each:.0f}"))
+            if name == "epolld":
+                result.bars.append(Bar("epolld, an idle connection", each, 700, "bytes"))
+        for count in (1, 4) if "epolld" in names else ():
+            _idle_workers(result, count, python)
+    result.notes.append(NOTE.format(count=len(_dependencies())))
     return result
 
 
-def _grow(name: str) -> list[int]:
+def _idle_workers(result: Result, count: int, python: str) -> None:
+    """The largest of so many workers without a connection."""
+    with servers.running("epolld", workers=count, python=python) as server:
+        time.sleep(SETTLE)
+        sizes = [processes.pss(pid) for pid in server.workers()]
+        master = processes.pss(server.pid)
+    result.raw[f"epolld, {count} workers"] = {"workers": sizes, "master": master}
+    result.rows.append((f"epolld, largest of {count} idle", _megabytes(max(sizes)), "", "", ""))
+    result.bars.append(
+        Bar(f"epolld, largest of {count} idle workers", max(sizes) / MEGABYTE, 10, "MB")
+    )
+
+
+@contextlib.contextmanager
+def _plain_python() -> Iterator[str]:
+    """The interpreter of a new virtual environment with the dependencies alone."""
+    with tempfile.TemporaryDirectory(prefix="epolld-bench-venv-") as folder:
+        python = str(Path(folder) / "bin/python")
+        pip = [python, "-m", "pip", "install", "--quiet", *_dependencies()]
+        for command in ([sys.executable, "-m", "venv", folder], pip):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise servers.BenchmarkError(
+                    f"cannot make a virtual environment with {' '.join(_dependencies())}: "
+                    f"{' '.join(command[1:4])} said {(done.stdout + done.stderr).strip()[-400:]!r}"
+                )
+        yield python
+
+
+def _dependencies() -> list[str]:
+    project = tomllib.loads((servers.HERE.parent / "pyproject.toml").read_text())
+    wanted: list[str] = project["project"]["dependencies"]
+    return wanted
+
+
+def _grow(name: str, python: str) -> list[int]:
     """PSS at each step of the crowd."""
     sizes = []
-    with servers.running(name) as server:
+    with servers.running(name, python=python) as server:
         (pid,) = server.workers()
         time.sleep(SETTLE)
         sizes.append(processes.pss(pid))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from epolld import __version__
 from epolld import config as configs
 from epolld import log as logs
-from epolld.config import Loaded, worker_count
+from epolld.config import Loaded
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import limits, proctitle
 from epolld.host.generation import Generation, WorkerMain
@@ -28,17 +28,14 @@ from epolld.host.listeners import (
     without_effect,
 )
 from epolld.host.pidfile import PidFile
-from epolld.host.signals import SignalQueue, sent_by_terminal
+from epolld.host.signals import SignalQueue, blocked, sent_by_terminal
 from epolld.host.systemd import Notifier
 from epolld.master import upgrade, watchdog
-from epolld.master.backoff import Backoff
 from epolld.master.pool import Pool, State, WorkerHandle
-from epolld.master.rebalance import next_move
-from epolld.master.recycle import reason_to_recycle
 from epolld.master.reload import Changeover
+from epolld.master.staff import Staff
 from epolld.master.upgrade import Origin, SavedMaster
 from epolld.net.loop import EventLoop
-from epolld.scoreboard import Column
 
 log = logging.getLogger("epolld.master")
 
@@ -62,17 +59,14 @@ class Master:
         self._loop = EventLoop()
         self._signals = SignalQueue()
         self._pool = Pool(self._loop, self._signals, worker_main, self, self._close_in_child)
-        self._generation = Generation(0, first.loaded, (), first.identity)  # in force
+        nothing = Generation(0, first.loaded, (), first.identity)
+        self._staff = Staff(self._loop, self._pool, nothing)
         self._changeover: Changeover | None = None  # in progress
         self._last_number = 1
         self._reload_again = False  # a HUP came during a reload
-        self._extra_workers = 0  # TTIN less TTOU
-        self._backoffs: dict[int, Backoff] = {}  # by slot
-        self._waiting: set[int] = set()  # slots that wait for their back-off
         self._trouble = ""  # of the last reload, for the status line
-        self._suspended = False
         self._stopping = False
-        self._upgrading = False  # a trial run is under way
+        self._trial = 0  # pid of the trial run of an upgrade, while it is under way
         self._exit_code = ExitCode.OK
         self._on_started: Callable[[str, int], None] = lambda reason, code: None
         # What each signal means.
@@ -83,11 +77,17 @@ class Master:
             signal.SIGINT: self.stop_fast,
             signal.SIGUSR1: self.reopen_logs,
             signal.SIGUSR2: self.upgrade,
-            signal.SIGTTIN: lambda: self.change_count(+1),
-            signal.SIGTTOU: lambda: self.change_count(-1),
+            # One worker more, one less, never fewer than one; kept over reloads.
+            signal.SIGTTIN: lambda: self._staff.change_count(+1),
+            signal.SIGTTOU: lambda: self._staff.change_count(-1),
             signal.SIGWINCH: self.suspend,
             signal.SIGCHLD: self._pool.reap,
         }
+
+    @property
+    def _generation(self) -> Generation:
+        """The one in force."""
+        return self._staff.generation
 
     # -- start and end ---------------------------------------------------------------------------
 
@@ -131,7 +131,10 @@ class Master:
         return self._exit_code
 
     def _on_signals(self, _events: int) -> None:
-        for number in self._signals.take():
+        self._obey(self._signals.take())
+
+    def _obey(self, signals: list[int]) -> None:
+        for number in signals:
             if number != signal.SIGCHLD:
                 log.info("got %s", signal.Signals(number).name)
             self._actions[number]()
@@ -144,16 +147,14 @@ class Master:
         self._begin_to_stop()
         patience = self._generation.config.workers.graceful_timeout
         log.info("stopping: draining for up to %gs", patience)
-        for worker in self._pool:
-            self._pool.drain(worker)
+        self._staff.stop()
         self._stop_when_alone()
 
     def stop_fast(self) -> None:
         """INT: close everything and leave."""
         self._begin_to_stop()
         log.info("stopping now")
-        for worker in self._pool:
-            self._pool.stop(worker)
+        self._staff.stop_now()
         self._stop_when_alone()
 
     def _begin_to_stop(self) -> None:
@@ -162,6 +163,7 @@ class Master:
             self._notifier.stopping("stopping")
             if self._changeover is not None:
                 self._changeover.cancel("told to stop before it was ready")
+            self._end_trial()
             self._remove_listeners()
 
     def _remove_listeners(self) -> None:
@@ -170,7 +172,7 @@ class Master:
             listener.remove()
 
     def _stop_when_alone(self) -> None:
-        if self._stopping and not len(self._pool):
+        if self._stopping and not len(self._pool) and not self._trial:
             log.info("stopped")
             self._loop.stop()
 
@@ -183,10 +185,9 @@ class Master:
         if self._changeover is not None:
             self._reload_again = True  # one more afterwards, however many came
             return
-        leaving = {w.generation.number for w in self._pool if w.generation is not self._generation}
-        most = self._generation.config.workers.max_old_generations
-        if len(leaving) >= most:
-            log.info("reload waits: %d generations are still leaving (of %d)", len(leaving), most)
+        if self._must_wait():
+            if not self._reload_again:
+                log.info("reload waits: %d generations are still leaving", self._staff.leaving())
             self._reload_again = True
             return
         self._notifier.reloading()
@@ -206,7 +207,7 @@ class Master:
         self._changeover = Changeover(
             self._pool,
             generation,
-            self._target(generation),
+            self._staff.wanted(generation),
             self._started if first else self._reloaded,
             self._start_failed if first else self._roll_back,
         )
@@ -218,7 +219,7 @@ class Master:
         places = ", ".join(f"{each} ({each.service.name})" for each in generation.listeners)
         log.info(
             "ready: %d workers, generation %d, listening on %s",
-            self._target(generation),
+            self._staff.wanted(generation),
             generation.number,
             places,
         )
@@ -236,7 +237,7 @@ class Master:
                 log.error("%s", line)
             log.error("start failed")
             self._exit_code = code
-        self._generation = generation  # its listeners are to be removed
+        self._staff.generation = generation  # its listeners are to be removed
         self._stopping = True
         self._stop_when_alone()
 
@@ -254,18 +255,17 @@ class Master:
         self._configure_logs(generation)
         self._swap(generation)
         log.info(
-            "reload done: generation %d, %d workers", generation.number, self._target(generation)
+            "reload done: generation %d, %d workers",
+            generation.number,
+            self._staff.wanted(generation),
         )
         self._notifier.ready(self._status())
         self._reload_once_more()
 
     def _swap(self, generation: Generation) -> None:
-        """New before old: the new workers accept, then the old ones leave."""
-        old, self._generation = self._generation, generation
+        """The new generation takes over."""
+        old = self._generation
         self._changeover = None
-        self._backoffs.clear()
-        self._waiting.clear()
-        self._suspended = False
         for listener in generation.listeners:
             try:
                 tune(listener)
@@ -273,26 +273,12 @@ class Master:
                 log.error("%s stays as it was: %s", listener, error)
             if listener not in old.listeners and listener.store_name():
                 self._notifier.store(listener.store_name(), listener.sock.fileno())
-        for worker in self._pool.of(generation, State.READY):
-            self._pool.serve(worker)
-        for worker in self._pool:
-            if worker.generation is not generation:
-                self._retire(worker)
-        workers = generation.config.workers
-        shortage = limits.warn_of_shortage(workers.max_connections, len(generation.listeners))
+        self._staff.put_in_force(generation)
+        self._drop_listeners(old, kept=generation)
+        most = generation.config.workers.max_connections
+        shortage = limits.warn_of_shortage(most, len(generation.listeners))
         if shortage:
             log.warning("%s", shortage)
-        self._drop_listeners(old, kept=generation)
-        self._converge()
-
-    def _retire(self, worker: WorkerHandle) -> None:
-        """Have a worker leave and give its connections to those in force."""
-        heirs = [w for w in self._pool.of(self._generation, State.READY) if w is not worker]
-        self._pool.drain(
-            worker,
-            heirs,
-            configs.movable_services(worker.generation.config, self._generation.config),
-        )
 
     def _roll_back(self, generation: Generation, reason: str, _exit_code: int) -> None:
         """The new generation cannot boot: forget it."""
@@ -310,8 +296,12 @@ class Master:
         self._notifier.ready(self._status())
         self._reload_once_more()
 
+    def _must_wait(self) -> bool:
+        """Whether too many older generations are still leaving."""
+        return self._staff.leaving() >= self._generation.config.workers.max_old_generations
+
     def _reload_once_more(self) -> None:
-        if self._reload_again:
+        if self._reload_again and self._changeover is None and not self._must_wait():
             self._reload_again = False
             self.reload()
 
@@ -326,86 +316,25 @@ class Master:
 
     # -- the number of workers -------------------------------------------------------------------
 
-    def change_count(self, step: int) -> None:
-        """TTIN, TTOU: one worker more, one less, never fewer than one; kept over reloads."""
-        if self._target(self._generation) + step >= 1:
-            self._extra_workers += step
-        log.info("workers wanted: %d", self._target(self._generation))
-        self._converge()
-
     def suspend(self) -> None:
         """WINCH: drain all workers and wait; clients queue at the listeners until HUP."""
         if sent_by_terminal():
             log.debug("WINCH ignored: this process belongs to a terminal, which sends it")
-            return
-        if self._stopping or self._changeover is not None:
+        elif self._stopping or self._changeover is not None:
             log.warning("WINCH ignored: a start, reload or stop is in progress")
-            return
-        self._suspended = True
-        log.info("suspended: HUP resumes")
-        for worker in self._pool.of(self._generation, State.STARTING, State.READY):
-            self._pool.drain(worker)
-        self._notifier.status("suspended")
+        else:
+            log.info("suspended: HUP resumes")
+            self._staff.suspend()
+            self._notifier.status(self._status())
 
-    def _target(self, generation: Generation) -> int:
-        return max(1, worker_count(generation.config.workers) + self._extra_workers)
-
-    def _converge(self) -> None:
-        """Start the workers that lack in the generation in force, drain those too many."""
-        if self._stopping or self._suspended or self._generation.number == 0:
-            return
-        wanted = self._target(self._generation)
-        there = {w.slot: w for w in self._pool.of(self._generation, State.STARTING, State.READY)}
-        for slot, worker in there.items():
-            if slot >= wanted:
-                self._retire(worker)
-        for slot in range(wanted):
-            if slot not in there and slot not in self._waiting:
-                self._respawn(slot)
-
-    def _respawn(self, slot: int) -> None:
-        try:
-            self._pool.spawn(slot, self._generation)
-        except (OSError, OverflowError) as error:
-            log.error("cannot start worker %d: %s", slot, error)
-            self._respawn_later(slot, served=None)
-
-    def _respawn_later(self, slot: int, served: float | None) -> float:
-        """Start `slot` again after its back-off; returns that, in seconds."""
-        delay = self._backoffs.setdefault(slot, Backoff()).on_death(served)
-        generation = self._generation
-
-        def due() -> None:
-            if self._generation is generation:
-                self._waiting.discard(slot)
-                self._converge()
-
-        self._waiting.add(slot)
-        self._loop.call_later(delay, due)
-        return delay
-
-    # -- what the pool tells -----------------------------------------------------------------------
+    # -- what the pool tells ---------------------------------------------------------------------
 
     def on_ready(self, worker: WorkerHandle) -> None:
         """A worker has booted."""
         if self._changeover is not None and worker.generation is self._changeover.generation:
             self._changeover.on_ready(worker)
         elif worker.generation is self._generation:
-            self._pool.serve(worker)
-            log.info("%s is ready", worker)
-            if not self._suspended and not self._stopping:
-                self._retire_others(worker)
-
-    def _retire_others(self, fresh: WorkerHandle) -> None:
-        """Those in its slot have been recycled; those that leave may have lost their heirs."""
-        for other in self._pool:
-            predecessor = (
-                other is not fresh
-                and other.slot == fresh.slot
-                and other.generation is fresh.generation
-            )
-            if other.state is State.DRAINING or (predecessor and other.state is State.READY):
-                self._retire(other)
+            self._staff.on_ready(worker)
 
     def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
         """A worker has ended: as it was told to, or it is to be replaced."""
@@ -418,17 +347,11 @@ class Master:
         elif (
             worker.generation is self._generation
             and before is not State.DRAINING
-            and not self._stopping
+            and not worker.dismissed
         ):
-            if worker.failure is not None:
-                log.error("%s cannot boot: %s", worker, worker.failure.reason)
-            served = None if worker.ready_at is None else self._loop.now - worker.ready_at
-            delay = self._respawn_later(worker.slot, served)
-            if delay:
-                log.warning("worker %d: next try in %gs", worker.slot, delay)
+            self._staff.on_death(worker)
         self._stop_when_alone()
-        if self._changeover is None:
-            self._reload_once_more()
+        self._reload_once_more()
 
     # -- the rest --------------------------------------------------------------------------------
 
@@ -450,7 +373,7 @@ class Master:
 
     def upgrade(self) -> None:
         """USR2: execute the program anew, in this process, after a trial run."""
-        if self._changeover is not None or self._stopping or self._upgrading:
+        if self._changeover is not None or self._stopping or self._trial:
             log.warning("upgrade refused: a start, reload, stop or upgrade is in progress")
             return
         try:
@@ -458,37 +381,57 @@ class Master:
         except OSError as error:
             log.error("upgrade failed: cannot run %s: %s", self._origin.program(), error)
             return
-        self._upgrading = True
+        self._trial = pid
         log.info("upgrade: trial run of %s", self._origin.program())
-        deadline = self._loop.call_later(upgrade.TRIAL_TIMEOUT, lambda: os.kill(pid, 9))
+        deadline = self._loop.call_later(upgrade.TRIAL_TIMEOUT, self._end_trial)
 
         def ended(code: int) -> None:
-            self._upgrading = False
+            self._trial = 0
             deadline.cancel()
+            self._stop_when_alone()
             said = upgrade.read_trial(output)
+            if self._stopping:
+                return
             if code != 0:
                 log.error("upgrade failed: the trial run ended with %d: %s", code, said)
-            elif self._changeover is not None or self._stopping:
-                log.warning("upgrade failed: a reload or stop has begun meanwhile")
+            elif self._changeover is not None:
+                log.warning("upgrade failed: a reload has begun meanwhile")
             else:
                 self._execute()
 
         self._pool.expect(pid, ended)
 
+    def _end_trial(self) -> None:
+        """It takes too long, or nobody wants to know any more."""
+        if self._trial:
+            os.killpg(self._trial, signal.SIGKILL)
+
     def _execute(self) -> None:
         """Become the new program."""
         log.info("upgrade: executing %s", self._origin.program())
         self._notifier.reloading()
+        with blocked(signal.valid_signals()):  # until the new program has handlers
+            came = self._signals.take()
+            try:
+                upgrade.execute(self._save(came), {**os.environ, **self._origin.environ})
+            except OSError as error:
+                log.error("upgrade failed: cannot execute %s: %s", self._origin.program(), error)
+        self._notifier.ready(self._status())
+        self._obey(came)
+
+    def _save(self, signals: list[int]) -> SavedMaster:
+        """All that the next program is to know; `signals` have come and are not obeyed yet."""
         assert self._pidfile is not None
-        state = upgrade.SavedMaster(
+        return SavedMaster(
+            signals=signals,
             format=upgrade.FORMAT,
             pid=os.getpid(),
             version=__version__,
             configs=upgrade.save_configs(self._pool, self._generation),
             generation=self._generation.number,
             last_number=self._last_number,
-            extra_workers=self._extra_workers,
-            suspended=self._suspended,
+            extra_workers=self._staff.extra,
+            suspended=self._staff.suspended,
             listeners=[upgrade.save_listener(each) for each in self._generation.listeners],
             inherited=self._inherited.names(),
             workers=upgrade.save_workers(self._pool, self._loop.now),
@@ -498,18 +441,13 @@ class Master:
             pidfile_fd=self._pidfile.fileno(),
             directory=self._origin.directory,
         )
-        try:
-            upgrade.execute(state, {**os.environ, **self._origin.environ})
-        except OSError as error:
-            log.error("upgrade failed: cannot execute %s: %s", self._origin.program(), error)
-            self._notifier.ready(self._status())
 
     def _take_over(self, saved: SavedMaster) -> None:
         """Go on where the program before us stopped, and replace its workers by a reload."""
-        self._generation = self._first
+        self._staff.generation = self._first
+        self._staff.extra = saved.extra_workers
+        self._staff.suspended = saved.suspended
         self._last_number = saved.last_number
-        self._extra_workers = saved.extra_workers
-        self._suspended = saved.suspended
         upgrade.restore_workers(saved, self._pool, self._generation, self._loop.now)
         log.info(
             "upgraded from epolld %s to %s; %d workers are adopted",
@@ -518,50 +456,24 @@ class Master:
             len(self._pool),
         )
         self._pool.reap()
-        self.reload()
+        if saved.suspended:
+            self._notifier.ready(self._status())
+        else:
+            self.reload()
+        self._obey(saved.signals)
 
     # -- looking after it all --------------------------------------------------------------------
 
     def _look(self) -> None:
         """Every second: the watchdog, and the line for `systemctl status`."""
         self._pool.look_for_stuck(self._loop.now)
-        if self._changeover is None and not self._stopping and not self._suspended:
-            self._recycle()
-            self._rebalance()
+        if self._changeover is None and not self._stopping:
+            self._staff.look()
             self._notifier.status(self._status())
         self._loop.call_later(watchdog.LOOK, self._look)
 
-    def _recycle(self) -> None:
-        """Replace a worker that has served long enough, one at a time, its successor first."""
-        workers = self._pool.of(self._generation, State.STARTING, State.READY)
-        if len(workers) != len({worker.slot for worker in workers}) or self._waiting:
-            return  # a successor is on its way, or starting workers fails
-        settings = self._generation.config.workers
-        for worker in workers:
-            facts = self._pool.facts(worker, self._loop.now)
-            reason = reason_to_recycle(facts, settings, worker.jitter)
-            if reason and worker.state is State.READY:
-                log.info("%s %s: recycling it", worker, reason)
-                self._respawn(worker.slot)
-                return
-
-    def _rebalance(self) -> None:
-        """Even out the live connections, if that is wanted."""
-        if not self._generation.config.workers.rebalance:
-            return
-        live = self._pool.scoreboard.column(Column.LIVE)
-        workers = self._pool.of(self._generation, State.READY)
-        move = next_move({worker: live[worker.row] for worker in workers})
-        if move is not None:
-            fullest, emptiest, count = move
-            log.debug("%s gives %d connections to %s", fullest, count, emptiest)
-            self._pool.share(fullest, count, emptiest)
-
     def _status(self) -> str:
-        live = sum(self._pool.scoreboard.column(Column.LIVE))
-        ready = len(self._pool.of(self._generation, State.READY))
-        number = self._generation.number
-        return f"generation {number}, {ready} workers, {live} connections{self._trouble}"
+        return f"{self._staff.describe()}{self._trouble}"
 
     def _feed_watchdog(self, interval: float) -> None:
         """Tell systemd that this loop turns."""

@@ -74,6 +74,7 @@ class SavedMaster(msgspec.Struct, frozen=True):
     last_number: int
     extra_workers: int
     suspended: bool
+    signals: list[int]  # that have come and were not obeyed yet
     listeners: list[SavedListener]  # of the generation in force
     inherited: list[tuple[int, str]]
     workers: list[SavedWorker]
@@ -151,7 +152,10 @@ def restore_generation(
     services = {service.name: service for service in loaded.config.services}
     listeners = []
     for saved in state.listeners:
-        service = services[saved.service]
+        service = services.get(saved.service)
+        if service is None or saved.bind >= len(service.bind):
+            os.close(saved.fd)  # not in the configuration that we had to take instead
+            continue
         sock = inherited.get(saved.fd)
         if sock is None:
             os.set_inheritable(saved.fd, False)
@@ -291,17 +295,15 @@ def read_trial(output: int) -> str:
 def execute(state: SavedMaster, environ: Mapping[str, str]) -> None:
     """Become the new program; returns only by raising OSError, with everything as before.
 
-    Signals stay blocked over the execve: handlers do not survive it, and one that came before
-    the new program has its own would kill the daemon.
+    To be called with all signals blocked, which they stay over the execve: handlers do not survive
+    it, and a signal that came before the new program has its own would kill the daemon.
     """
     fd = save(state)
     here = os.getcwd()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         os.chdir(state.directory)
         with inheritable(descriptors(state)):
             os.execve(sys.executable, _command(), {**environ, VARIABLE: str(fd)})
     finally:
         os.chdir(here)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(fd)

@@ -26,6 +26,7 @@ class Farewell:
     def __init__(self, loop: EventLoop, spread: float) -> None:
         self._loop = loop
         self._spread = spread
+        self._known: set[Transport] = set()  # each is told once, however often it is added
         self._untold: deque[Transport] = deque()
         self._told: list[Transport] = []  # and left to us to close
         self._begin = 0.0
@@ -34,6 +35,9 @@ class Farewell:
 
     def add(self, transport: Transport) -> None:
         """Say goodbye to this one, too."""
+        if transport in self._known:
+            return
+        self._known.add(transport)
         if not self._untold:
             self._begin, self._total = self._loop.now, 0
         self._untold.append(transport)

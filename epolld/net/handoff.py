@@ -18,7 +18,7 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -93,13 +93,20 @@ class Donor:
         self._number = 0
         self._retry_after = RETRY_FIRST
         self._retrying = False
+        self._movable: Collection[str] | None = None
         self._giving = False  # told what to give
         self._persistent = True  # tries again what cannot move now
         self._done = False
         self._moved = 0  # connections that have found a new home
 
-    def add_heirs(self, descriptors: Mapping[int, int]) -> None:
-        """Give to these workers, by row: each descriptor is a socketpair's end, ours from now."""
+    def add_heirs(
+        self, descriptors: Mapping[int, int], movable: Collection[str] | None = None
+    ) -> None:
+        """Give to these workers, by row: each descriptor is a socketpair's end, ours from now.
+
+        They can take connections of the services that `movable` names (None: of all).
+        """
+        self._movable = movable
         for row, fd in descriptors.items():
             self._add_heir(_Heir(socket.socket(fileno=fd), row))
         self._send_all()
@@ -135,6 +142,11 @@ class Donor:
         """Send as much as may be under way."""
         if self._done or not self._giving:
             return
+        if self._movable is not None and not self._movable:
+            for transport in self.not_moved():
+                self._on_stuck(transport)
+            self._waiting.clear()
+            self._not_now.clear()
         while self._waiting:
             heir = self._choose()
             if heir is None or not self._send_batch(heir):
@@ -159,6 +171,9 @@ class Donor:
         while self._waiting and len(frozen) < BATCH:
             transport = self._waiting.popleft()
             if transport.is_closed():
+                continue
+            if self._movable is not None and transport.service.name not in self._movable:
+                self._on_stuck(transport)
                 continue
             try:
                 rest = transport.freeze()

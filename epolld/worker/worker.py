@@ -224,7 +224,7 @@ class Worker:
                     for transport in service.transports:
                         self._farewell.add(transport)
         if self._donor is not None and not self._donor.is_done():
-            self._donor.add_heirs(heirs)
+            self._donor.add_heirs(heirs, movable)
         elif moving:
             self._donor = self._give(moving, heirs, self._farewell.add)
 
@@ -253,9 +253,11 @@ class Worker:
         def done(moved: int) -> None:
             took = (time.monotonic() - begin) * 1000
             log.info("worker %d: %d connections moved in %.0f ms", self._slot, moved, took)
+            for transport in donor.not_moved():  # it has lost its heirs
+                on_stuck(transport)
 
         donor = Donor(self._loop, lambda row: live[row], on_stuck, done)
-        donor.add_heirs(heirs)
+        donor.add_heirs(heirs, [service.name for service in services])
         donor.give(services, limit)
         return donor
 

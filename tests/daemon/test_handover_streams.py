@@ -10,8 +10,8 @@ from stream_check import (
     Answer,
     Arrivals,
     Brisk,
-    Halting,
     HalfClosed,
+    Halting,
     Numbered,
     Pattern,
     Slow,
@@ -66,7 +66,6 @@ def upgrade(running: Daemon) -> None:
 
 def test_ten_reloads_and_two_upgrades(daemon: Callable[..., Daemon]) -> None:
     running = daemon(services=SERVICES)
-    running.same_descriptors = False  # see test_upgrade.py
     with Arrivals(running.address("upper")) as arrivals, Streams() as streams:
         open_streams(running, streams)
         for turn in range(1, 13):

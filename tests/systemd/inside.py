@@ -7,6 +7,7 @@ that goes wrong leaves its traceback under "error", and the next one goes on.
     inside.py PROJECT    the project's folder
 """
 
+import errno
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from typing import Any
 PROJECT = Path(sys.argv[1])
 CONFIG = Path("/etc/epolld/epolld.yaml")
 ADDRESS = ("127.0.0.1", 1688)
+ELSEWHERE = ("127.0.0.1", 1689)
 CGROUP = Path("/sys/fs/cgroup/system.slice/epolld.service/cgroup.procs")
 PATIENCE = 15.0  # seconds for anything that is waited for
 
@@ -113,15 +115,34 @@ def titles() -> list[str]:
     return [" ".join(line.split()) for line in lines]
 
 
-def ask(address: Any, text: bytes = b"hello\n") -> str:
+def call(address: Any, text: bytes = b"hello\n") -> socket.socket:
+    """Connect, at the first try or not at all, and send a line and the end."""
+    client = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+    client.settimeout(PATIENCE)
+    client.connect(address)
+    client.sendall(text)
+    client.shutdown(socket.SHUT_WR)
+    return client
+
+
+def hear(client: socket.socket) -> str:
+    """All that comes until the end, or what happened instead."""
+    with client:
+        try:
+            return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+        except OSError as error:
+            return str(error)
+
+
+def ask(address: Any) -> str:
     """Send a line, and return what comes back."""
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    with socket.socket(family) as client:
-        client.settimeout(PATIENCE)
-        client.connect(address)
-        client.sendall(text)
-        client.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: client.recv(4096), b"")).decode()
+    return hear(call(address))
+
+
+def port_refuses(address: Any = ADDRESS) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as client:
+        return client.connect_ex(address) == errno.ECONNREFUSED
 
 
 def serves() -> str:
@@ -171,9 +192,10 @@ def reload() -> None:
     """One that works, one that may not; the open connection outlives both."""
     original = CONFIG.read_text()
     with step("reload") as facts, socket.create_connection(ADDRESS, timeout=PATIENCE) as open_one:
-        before, facts["before"] = journal(), show()
+        before, facts["before"], old = journal(), show(), workers()
         facts["run"] = systemctl("reload", "epolld")
         facts["line"] = wait_for_journal("reload done.*", before)
+        wait_for("the old workers' end", lambda: not set(old) & set(workers()))
         facts["unit"] = wait_for("running", lambda: (u := show())["SubState"] == "running" and u)
         facts["answer"] = serves()
         open_one.sendall(b"still here\n")
@@ -229,6 +251,73 @@ def kill() -> None:
         facts["left"] = sorted(set(old) & set(processes()))
 
 
+def upgrade() -> None:
+    """The watchdog is still on its short leash, and a connection is open."""
+    original = CONFIG.read_text()
+    with step("upgrade") as facts, socket.create_connection(ADDRESS, timeout=PATIENCE) as open_one:
+        before, facts["before"], old = journal(), show(), processes()
+        facts["run"] = systemctl("kill", "--kill-who=main", "--signal=USR2", "epolld")
+        facts["line"] = wait_for_journal("upgraded from.*", before)
+        facts["reload"] = wait_for_journal("reload (done|failed).*", before)
+        wait_for("the old workers' end", lambda: len(set(old) & set(processes())) == 1)
+        open_one.sendall(b"still here\n")
+        facts["open one"] = open_one.recv(4096).decode()
+        facts["answer"] = ask(ADDRESS)
+        since = last_fed()
+        wait_for("the watchdog to be fed twice", lambda: last_fed() > since + 1_000_000)
+        facts["unit"] = show()
+    with step("upgrade broken") as facts:
+        CONFIG.write_text(BROKEN)
+        before, facts["before"] = journal(), show()
+        systemctl("kill", "--kill-who=main", "--signal=USR2", "epolld")
+        facts["line"] = wait_for_journal("upgrade failed.*", before)
+        facts["answer"] = ask(ADDRESS)
+        facts["unit"] = show()
+    CONFIG.write_text(original)
+
+
+def restart() -> None:
+    """Clients come all the time; the address changes at a restart, and at a reload after one."""
+    original = CONFIG.read_text()
+    with step("restart") as facts, socket.create_connection(ADDRESS, timeout=PATIENCE) as open_one:
+        facts["before"] = show()
+        systemctl("restart", "--no-block", "epolld")
+        wait_for("the drain", lambda: "draining" in " ".join(titles()))
+        # The old workers listen no more, and the new ones are not there: systemd holds the socket.
+        clients = [call(ADDRESS) for _ in range(50)]
+        facts["state then"] = show()["ActiveState"]
+        open_one.close()
+        while show()["ActiveState"] != "active":
+            clients.append(call(ADDRESS))
+        facts["answers"] = [hear(client) for client in clients]
+        facts["unit"] = show()
+    with step("restart under load") as facts:
+        facts["before"], clients = show(), []
+        systemctl("restart", "--no-block", "epolld")
+        while (unit := show())["MainPID"] == facts["before"]["MainPID"] or (
+            unit["ActiveState"] != "active"
+        ):
+            clients += [call(ADDRESS) for _ in range(20)]
+        facts["answers"] = [hear(client) for client in clients]
+    with step("restart elsewhere") as facts:
+        CONFIG.write_text(original.replace("127.0.0.1:1688", "127.0.0.1:1689"))
+        facts["run"] = systemctl("restart", "epolld")
+        facts["answer"] = ask(ELSEWHERE)
+        facts["old refuses"] = port_refuses()
+    with step("reload elsewhere") as facts:
+        systemctl("restart", "epolld")  # so that the socket comes out of the store
+        CONFIG.write_text(original)
+        before = journal()
+        systemctl("reload", "epolld")
+        wait_for_journal("reload done.*", before)
+        facts["answer"] = ask(ADDRESS)
+        facts["old refuses"] = port_refuses(ELSEWHERE)
+        systemctl("restart", "epolld")
+        facts["answer after a restart"] = ask(ADDRESS)
+        facts["old refuses after a restart"] = port_refuses(ELSEWHERE)
+    CONFIG.write_text(original)
+
+
 def last_fed() -> int:
     """When systemd last heard from the daemon, in microseconds of the monotonic clock."""
     name = "WatchdogTimestampMonotonic"
@@ -241,8 +330,7 @@ def stop() -> None:
         open_one.sendall(b"before\n")
         facts["before"] = open_one.recv(4096).decode()
         systemctl("stop", "--no-block", "epolld")
-        wait_for("the end of listening", lambda: socket.socket().connect_ex(ADDRESS))
-        facts["unit"] = show()
+        facts["unit"] = wait_for("the drain", lambda: "draining" in " ".join(titles()) and show())
         open_one.sendall(b"last words\n")
         facts["answer"] = open_one.recv(4096).decode()
         open_one.close()
@@ -254,7 +342,7 @@ def stop() -> None:
         facts["unit"] = show()
         facts["left"] = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
         facts["runtime"] = os.path.exists("/run/epolld")
-        facts["port"] = socket.socket().connect_ex(ADDRESS)
+        facts["refuses"] = port_refuses()
 
 
 def start_broken() -> None:
@@ -285,7 +373,7 @@ def activate() -> None:
         facts["stop"] = systemctl("stop", "epolld")
         facts["answer again"] = ask(ADDRESS)
         facts["stop all"] = systemctl("stop", "epolld.socket", "epolld")
-        facts["port"] = socket.socket().connect_ex(ADDRESS)
+        facts["refuses"] = port_refuses()
 
 
 def uninstall() -> None:
@@ -305,7 +393,7 @@ def uninstall() -> None:
 
 def main() -> None:
     """All steps, in the only order in which they make sense."""
-    for act in (install, start, reload, kill, stop, start_broken, activate):
+    for act in (install, start, reload, kill, upgrade, restart, stop, start_broken, activate):
         act()
     seen["journal"] = {"text": journal()}
     uninstall()

@@ -1,0 +1,174 @@
+"""Draws live connections per worker over time across five reloads.
+
+    python benchmarks/plot_reload.py
+
+Starts epolld with four workers under the load of the `handover` measure, sends HUP five times and
+looks every 20 ms (every 2 ms around the reload that is shown larger) at who holds how many
+connections. Writes docs/pictures/reload.svg and reload.png. Only reads the server's /proc: the
+number of open descriptors less those that a worker has without any connection.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import loads
+import processes
+import servers
+
+WORKERS, IDLE, BUSY, RATE, THINK_US = 4, 10_000, 50, 1_000, 5_000
+RELOADS, SHOWN = 5, 3  # the reload that is shown larger, counted from 1
+APART = 1.5  # seconds between two reloads
+EVERY, CLOSELY = 0.020, 0.002  # seconds between two looks
+PICTURES = servers.HERE.parent / "docs/pictures"
+
+INSTALL = "matplotlib is missing: pip install -e .[bench]"
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
+
+
+@dataclass
+class Course:
+    """One worker's connections over time; times in seconds of the monotonic clock."""
+
+    generation: int
+    times: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+
+class Observer:
+    """Looks at all workers again and again, in a thread."""
+
+    def __init__(self, master: int, others: int) -> None:
+        self.courses: dict[int, Course] = {}  # by pid
+        self.every = EVERY
+        self._master = master
+        self._others = others  # descriptors of a worker that are no connections
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self.every):
+            for pid in _children(self._master):
+                if pid in self.courses:
+                    self._look(pid, self.courses[pid])
+                elif match := re.search(r"worker \d+ gen (\d+)$", processes.title(pid)):
+                    self.courses[pid] = Course(int(match[1]))  # its boot is over
+
+    def _look(self, pid: int, course: Course) -> None:
+        count = max(0, processes.descriptors(pid) - self._others)
+        course.times.append(time.monotonic())
+        course.counts.append(count)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = (processes.PROC / f"{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def observe() -> tuple[list[Course], list[float], dict[str, Any]]:
+    """Reload under load: the courses, when each HUP was sent, and the load's report."""
+    signals = []
+    with servers.running("epolld", workers=WORKERS, core=None) as server:
+        others = min(processes.descriptors(pid) for pid in server.workers())
+        with loads.steady(server.port, idle=IDLE, busy=BUSY, rate=RATE, think_us=THINK_US) as load:
+            observer = Observer(server.pid, others)
+            observer.start()
+            time.sleep(APART)
+            load.report()
+            for number in range(1, RELOADS + 1):
+                if number == SHOWN:
+                    observer.every = CLOSELY
+                    time.sleep(0.1)
+                seen = len(server.lines)
+                signals.append(time.monotonic())
+                os.kill(server.pid, signal.SIGHUP)
+                server.wait_line("reload done", seen)
+                time.sleep(APART)
+                observer.every = EVERY
+            report = load.report()
+            observer.stop()
+    return list(observer.courses.values()), signals, report
+
+
+def draw(courses: list[Course], signals: list[float], report: dict[str, Any]) -> None:
+    """Both pictures: all reloads above, one of them larger below."""
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit(INSTALL)
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "epolld"})
+    figure, (whole, close) = pyplot.subplots(2, 1, figsize=(10, 7.5), layout="constrained")
+    begin, shown = signals[0] - 1.0, signals[SHOWN - 1]
+    for axes, origin, scale in ((whole, begin, 1), (close, shown, 1000)):
+        labelled: set[int] = set()
+        for course in courses:
+            generation = course.generation
+            label = None if generation in labelled else f"generation {generation}"
+            labelled.add(generation)
+            axes.plot(
+                [(moment - origin) * scale for moment in course.times],
+                course.counts,
+                color=COLOURS[(generation - 1) % len(COLOURS)],
+                linewidth=1.4,
+                label=label,
+            )
+        axes.set_ylabel("live connections of a worker")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    end = max(course.times[-1] for course in courses if course.times)
+    failures = sum(report["failures"].values())
+    whole.set_title(
+        f"Five reloads: {IDLE:,} idle and {BUSY} busy connections, {RATE:,} newcomers a second\n"
+        f"{report['messages']:,} answers, {failures} failures, "
+        f"longest pause of a busy client {report['busy_max_us'] / 1000:.0f} ms",
+        fontsize=12,
+    )
+    whole.set_xlim(0, end - begin)
+    whole.set_xlabel("seconds")
+    for moment in signals:
+        for axes, x in ((whole, moment - begin), (close, (moment - shown) * 1000)):
+            axes.axvline(x, color="black", linestyle=":", linewidth=1)
+    whole.legend(ncols=RELOADS + 1, loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+    close.set_title(f"Reload {SHOWN}, larger: each line is one worker", fontsize=12)
+    close.set_xlim(-50, _until(courses, shown) * 1000 + 50)
+    close.set_xlabel("milliseconds since HUP (dotted)")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PICTURES / "reload.svg", metadata={"Date": None})
+    figure.savefig(PICTURES / "reload.png", dpi=110)
+
+
+def _until(courses: list[Course], shown: float) -> float:
+    """Seconds after the HUP until the last worker of the old generation was gone."""
+    old = [course.times[-1] for course in courses if course.generation == SHOWN and course.times]
+    return max(old) - shown
+
+
+def main() -> None:
+    servers.raise_descriptor_limit()
+    servers.build()
+    draw(*observe())
+
+
+if __name__ == "__main__":
+    main()

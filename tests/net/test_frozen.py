@@ -1,0 +1,212 @@
+"""A transport while it is frozen, and what it is when it comes back or arrives."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from movers import Noted, Side, World, open_world
+from wiring import receive, tcp_pair, turn
+
+from epolld.net import handoff
+from epolld.net.frozen import Receipt, decode_batch, encode
+from epolld.net.transport import Transport
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with open_world() as world:
+        yield world
+
+
+class Puppet:
+    """An heir that does what the test says."""
+
+    def __init__(self, world: World, donor: handoff.Donor) -> None:
+        near, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.setblocking(False)
+        row = len(world.sides)
+        world.sides.append(Side())
+        donor.add_heirs({row: near.detach()})
+
+    def take(self) -> tuple[int, list[int]]:
+        """Receive a batch: its number and the descriptors."""
+        received = handoff._receive(self.sock)
+        assert received is not None
+        return decode_batch(received[0]).number, received[1]
+
+    def confirm(self, number: int, taken: int) -> None:
+        """Send a receipt."""
+        self.sock.send(encode(Receipt(number, taken)))
+
+
+# -- while frozen ------------------------------------------------------------------------------
+
+
+def test_write_while_frozen_then_unfrozen(world: World) -> None:
+    side = world.side()
+    transport, client = side.accept(tcp_pair)
+    world.clients.append(client)
+    frozen = transport.freeze()
+    assert frozen is not None
+    transport.write(b"wr")
+    transport.write(b"itten")
+    world.settle()
+    assert receive(client) is None
+    transport.unfreeze(frozen)
+    world.expect(client, b"written")
+    client.send(b"x\n")
+    world.expect(client, b"1:x\n")
+
+
+def test_nothing_is_read_while_frozen(world: World) -> None:
+    """Neither the events of this turn nor a hang-up touch it."""
+    side = world.side(Noted)
+    transport, client = side.accept(tcp_pair)
+    frozen = transport.freeze()
+    assert frozen is not None
+    client.send(b"x")
+    client.close()
+    for events in (1, 4, 1 | 4, 0x10 | 0x8, 0x2001, 0x2019):
+        transport.on_ready(events)
+    world.settle()
+    assert transport.get_protocol().calls == ["made", "freeze"]
+    transport.unfreeze(frozen)
+    world.until(lambda: not side.service.live)
+    assert transport.get_protocol().calls == ["made", "freeze", "x", "lost"]
+
+
+def test_stale_event_of_the_same_turn(world: World) -> None:
+    """One connection's callback freezes the other, whose event has been fetched already."""
+    side = world.side(Noted)
+    (a, client_a), (b, client_b) = side.accept(), side.accept()
+    world.clients += [client_a, client_b]
+    other = {a: b, b: a}
+    frozen: list[Any] = []
+    for transport in (a, b):
+        protocol = transport.get_protocol()
+        real = protocol.data_received
+
+        def hook(data: bytes, transport: Transport = transport, real: Any = real) -> None:
+            real(data)
+            if not frozen:
+                frozen.append((other[transport], other[transport].freeze()))
+
+        protocol.data_received = hook
+    client_a.send(b"x")
+    client_b.send(b"x")
+    turn(side.loop)
+    ((transport, rest),) = frozen
+    assert "x" not in transport.get_protocol().calls
+    transport.unfreeze(rest)
+    world.until(lambda: "x" in transport.get_protocol().calls)
+
+
+def test_timer_while_frozen_is_late_not_lost(world: World) -> None:
+    side = world.side()
+    transport, client = side.accept()
+    world.clients.append(client)
+    called: list[int] = []
+    transport.call_later(0, lambda: called.append(1))
+    frozen = transport.freeze()
+    assert frozen is not None
+    world.settle()
+    assert not called
+    transport.unfreeze(frozen)
+    world.until(lambda: called)
+    world.settle()
+    assert called == [1]
+
+
+def test_timer_of_a_connection_that_left(world: World) -> None:
+    old, new = world.side(), world.side()
+    transport, client = old.accept()
+    world.clients.append(client)
+    called: list[int] = []
+    transport.call_later(0.01, lambda: called.append(1))
+    world.give(old, new)
+    world.until(lambda: world.done)
+    late: list[int] = []
+    old.loop.call_later(0.15, lambda: late.append(1))
+    world.until(lambda: late)
+    assert not called
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="_call_timer puts a due timer off by making another one, which the Timer that the "
+    "protocol holds does not cancel",
+)
+def test_timer_put_off_while_frozen_can_be_cancelled(world: World) -> None:
+    side = world.side()
+    transport, client = side.accept()
+    world.clients.append(client)
+    called: list[int] = []
+    timer = transport.call_later(0, lambda: called.append(1))
+    frozen = transport.freeze()
+    assert frozen is not None
+    world.settle()
+    transport.unfreeze(frozen)
+    timer.cancel()
+    late: list[int] = []
+    side.loop.call_later(0.15, lambda: late.append(1))
+    world.until(lambda: late)
+    assert not called
+
+
+@pytest.mark.parametrize("what", ["close", "pause_reading", "write_eof"])
+@pytest.mark.xfail(
+    strict=True, reason="what is called on a frozen transport, write() apart, is forgotten"
+)
+def test_other_calls_while_frozen_then_unfrozen(world: World, what: str) -> None:
+    """By a timer of the user's, or by another connection's protocol."""
+    side = world.side()
+    transport, client = side.accept(tcp_pair)
+    world.clients.append(client)
+    frozen = transport.freeze()
+    assert frozen is not None
+    getattr(transport, what)()
+    transport.unfreeze(frozen)
+    world.settle()
+    if what == "pause_reading":
+        assert not transport.is_reading()
+    else:
+        assert receive(client) == b""
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="adopt() starts the idle time anew: Service._begin knows nothing of frozen.silent",
+)
+def test_idle_time_travels(world: World) -> None:
+    """Else a reload now and then keeps a dead client for ever."""
+    old, new = world.side(idle_timeout=60), world.side(idle_timeout=60)
+    transport, client = old.accept()
+    world.clients.append(client)
+    transport.last_active -= 59.9
+    world.give(old, new)
+    world.until(lambda: world.done)
+    assert new.service._idle is not None
+    deadline = new.service._idle.next_deadline()
+    assert deadline is not None
+    assert deadline < new.loop.now + 10
+
+
+def test_idle_time_is_over_while_frozen(world: World) -> None:
+    """The other worker has it, or it ends here once it is back."""
+    old = world.side(idle_timeout=0.05)
+    transport, client = old.accept()
+    world.clients.append(client)
+    donor = world.donor(old)
+    heir = Puppet(world, donor)
+    donor.give([old.service])
+    late: list[int] = []
+    old.loop.call_later(0.15, lambda: late.append(1))
+    world.until(lambda: late)
+    heir.sock.close()
+    world.until(lambda: world.done)
+    world.until(lambda: not old.service.live)
+    world.settle()
+    assert receive(client) == b""
