@@ -29,29 +29,32 @@ def measure(result: Result, quick: bool) -> None:
     """Add bars, notes and raw figures to the result."""
     rounds = 1 if quick else 3
     for who, kill in (("giving", _kill_donor), ("taking", _kill_heir)):
-        rounds_found = [_kill_amid(kill) for _ in range(rounds)]
-        result.raw[f"SIGKILL of the {who} worker"] = rounds_found
-        for owned, ended, shared in rounds_found:
+        found = [_kill_amid(kill) for _ in range(rounds)]
+        what = f"SIGKILL of the {who} worker amid a hand-over"
+        result.raw[what] = found
+        for held, shared, ended in found:
             result.notes.append(
-                f"SIGKILL of the {who} worker amid a hand-over: it held {owned:,} connections, "
-                f"{shared:,} of them also held by others; {ended:,} ended."
+                f"* {what}: it held {held:,} connections, {shared:,} of which others held, too; "
+                f"{ended:,} ended."
             )
-        beyond = max(ended - owned for owned, ended, _ in rounds_found)
-        what = f"SIGKILL of the {who} worker amid a hand-over: ends beyond what it held"
-        result.bars.append(Bar(what, max(0, beyond), 0))
+        # What it has given away lives on, so of a donor's only those that it alone held may end.
+        beyond = max(
+            ended - held + (shared if kill is _kill_donor else 0) for held, shared, ended in found
+        )
+        result.bars.append(Bar(f"{what}: ends beyond what was its own", max(0, beyond), 0))
     _rebalance(result)
 
 
 def _kill_amid(kill: Kill) -> tuple[int, int, int]:
-    """Connections that the victim held, that ended, and that others held, too."""
+    """Connections that the victim held, that others held, too, and that ended."""
     with (
         servers.running("epolld", workers=WORKERS, core=None) as server,
         loads.steady(server.port, idle=IDLE, busy=BUSY, rate=RATE, think_us=5_000) as load,
     ):
         time.sleep(1)
-        owned, shared = kill(server)
+        held, shared = kill(server)
         time.sleep(2)
-        return owned, sum(load.report()["ended"].values()), shared
+        return held, shared, sum(load.report()["ended"].values())
 
 
 def _kill_donor(server: servers.Server) -> tuple[int, int]:
@@ -124,7 +127,7 @@ def _rebalance(result: Result) -> None:
     lost = sum(counts) - sum(last)
     result.raw["rebalance"] = course
     result.notes.append(
-        f"Rebalance: {' '.join(map(str, counts))} before SIGKILL of one of {WORKERS}, which cost "
+        f"* Rebalance: {' '.join(map(str, counts))} before SIGKILL of one of {WORKERS}, which cost "
         f"{lost:,} connections; even (largest / mean at most {EVEN}) "
         f"{max(uneven, default=0):.0f} s later, {' '.join(map(str, last))} at the end."
     )

@@ -92,7 +92,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
                     result.bars += _bars(row)
         accidents.measure(result, quick)
     result.notes.append(
-        "Both cores serve and load at once. `none`: the same load with nothing changing, for "
+        "* Both cores serve and load at once. `none`: the same load with nothing changing, for "
         "scale. `old gone`: from `reload done` (TTOU: from the signal; recycling: from the "
         "successor being ready) to the end of the last old worker. `load late`: how late the "
         "load itself came to its own clock, a part of the pauses that is not the server's."
@@ -102,11 +102,13 @@ def measure(names: Sequence[str], quick: bool) -> Result:
 
 def _bars(row: Row) -> list[Bar]:
     what = f"{row.change}, busy clients {row.load}"
-    return [
+    bars = [
         Bar(f"{what}: failures", row.failures, 0),
-        Bar(f"{what}: old gone", max(row.gone), GONE_WITHIN, "ms"),
         Bar(f"{what}: longest pause", max(row.pause), PAUSE_WITHIN, "ms", below=True),
     ]
+    if row.gone:
+        bars.append(Bar(f"{what}: old gone", max(row.gone), GONE_WITHIN, "ms"))
+    return bars
 
 
 def _changes(result: Result, load_name: str, think: int, quick: bool) -> list[Row]:
@@ -133,7 +135,7 @@ def _changes(result: Result, load_name: str, think: int, quick: bool) -> list[Ro
                     row.add(load.report(), failed, gone)
                 rows.append(row)
         after = _await_descriptors(server, before)
-    text = f"Descriptors of the master and of the workers, busy clients {load_name}: "
+    text = f"* Descriptors of the master and of the workers, busy clients {load_name}: "
     result.notes.append(f"{text}{before} before the load, {after} after it and all changes.")
     result.raw[f"descriptors, {load_name}"] = {"before": before, "after": after}
     more = sum(after) - sum(before)
@@ -172,12 +174,11 @@ def _replace_all(server: servers.Server, number: signal.Signals) -> float:
     return _gone(old, server, server.wait_line("reload done", seen, CHANGE_WITHIN))
 
 
-def _grow(server: servers.Server) -> float:
+def _grow(server: servers.Server) -> None:
     """One worker more: nobody goes."""
     seen = len(server.lines)
     os.kill(server.pid, signal.SIGTTIN)
     server.wait_line(r"\) is ready", seen, CHANGE_WITHIN)
-    return 0.0
 
 
 def _shrink(server: servers.Server) -> float:

@@ -74,7 +74,6 @@ class SavedMaster(msgspec.Struct, frozen=True):
     last_number: int
     extra_workers: int
     suspended: bool
-    signals: list[int]  # that have come and were not obeyed yet
     listeners: list[SavedListener]  # of the generation in force
     inherited: list[tuple[int, str]]
     workers: list[SavedWorker]
@@ -83,6 +82,7 @@ class SavedMaster(msgspec.Struct, frozen=True):
     pidfile: str
     pidfile_fd: int
     directory: str  # where the program was started, for relative paths on its command line
+    signals: list[int] = []  # that have come and were not obeyed yet
 
 
 def _command() -> list[str]:

@@ -34,6 +34,8 @@ log = logging.getLogger("epolld.handoff")
 # Batches under way to one heir. Two keep both sides busy; more only make each wait for longer.
 WINDOW = 2
 
+MIN_BATCH = 4  # connections; fewer are not worth a message
+
 # Bytes of a message; a larger batch goes by memfd. Well below SO_SNDBUF (208 KiB as a rule),
 # which must hold WINDOW of them, and the kernel's own overhead.
 MAX_INLINE = 32768
@@ -91,6 +93,7 @@ class Donor:
         self._waiting: deque[Transport] = deque()
         self._not_now: list[Transport] = []
         self._number = 0
+        self._batch = BATCH  # connections a message; fewer, if that spreads them better
         self._retry_after = RETRY_FIRST
         self._retrying = False
         self._movable: Collection[str] | None = None
@@ -131,11 +134,15 @@ class Donor:
             for transport in service.transports:
                 if len(self._waiting) == limit:
                     break
-                if can_move(transport.get_protocol()):
+                protocol = transport.get_protocol()
+                # In the other worker it will be what the service makes, so it must be that here.
+                if type(protocol) is service.protocol_type and can_move(protocol):
                     self._waiting.append(transport)
                 else:
                     self._on_stuck(transport)
         self._giving = True
+        fair = -(-len(self._waiting) // max(1, len(self._heirs)))
+        self._batch = min(BATCH, max(MIN_BATCH, fair))
         self._send_all()
 
     def _send_all(self) -> None:
@@ -168,7 +175,7 @@ class Donor:
     def _send_batch(self, heir: _Heir) -> bool:
         """Freeze the next connections and send them; False to wait before the next."""
         frozen: list[tuple[Transport, Frozen]] = []
-        while self._waiting and len(frozen) < BATCH:
+        while self._waiting and len(frozen) < self._batch:
             transport = self._waiting.popleft()
             if transport.is_closed():
                 continue
@@ -192,6 +199,12 @@ class Donor:
         batch = Batch(self._number, [rest for _, rest in frozen])
         try:
             _send(heir.sock, encode(batch), [transport.fileno() for transport, _ in frozen])
+        except (TypeError, ValueError):
+            log.exception("hand-over: a connection cannot be described; %d stay", len(frozen))
+            for transport, rest in frozen:
+                transport.unfreeze(rest)
+                self._on_stuck(transport)
+            return True
         except OSError as exc:
             # EAGAIN, ENOBUFS; ETOOMANYREFS: too many descriptors are in flight (unix(7)). Or the
             # heir is dead, which its end of file will tell. Nothing has left us.
@@ -281,18 +294,19 @@ class Receiver:
 
     def _receive(self, sock: socket.socket) -> None:
         """Take one batch, so that others get their turn before the next."""
+        received = None
         try:
             received = _receive(sock)
+            batch = None if received is None else _decode(*received)
         except (BlockingIOError, ConnectionResetError):  # reset: see Donor._hear
             return
         except (OSError, ValueError, msgspec.MsgspecError) as exc:
             log.error("hand-over broken off: %s", exc)
-            received = None
-        if received is None:
+            batch = None
+        if received is None or batch is None:
             self._lose(sock)
             return
-        data, descriptors = received
-        batch = decode_batch(data)
+        descriptors = received[1]
         # The receipt first: with it they are ours, and not before it may we touch them. If the
         # donor is dead by now, nobody else has them.
         with contextlib.suppress(OSError):
@@ -334,7 +348,7 @@ def _send(sock: socket.socket, data: bytes, descriptors: list[int]) -> None:
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
-    """One message and its descriptors; None at the end.
+    """One message and its descriptors, which are the caller's; None at the end.
 
     The descriptors may be fewer than were sent, when this process may open no more: the kernel
     hands over the first ones and drops the rest, which are the donor's still.
@@ -342,12 +356,21 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
     data, control, _flags, _ = sock.recvmsg(MAX_INLINE, CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
-    descriptors = received_descriptors(control)
+    descriptors = list(received_descriptors(control))
     if data != MEMFD_MARK:
-        return data, list(descriptors)
+        return data, descriptors
     if not descriptors:
-        raise ValueError("the data of a batch did not fit into this process' descriptor table")
-    memory, *rest = descriptors
-    with open(memory, "rb") as file:
+        raise ValueError("no room in the descriptor table even for the batch's data")
+    with open(descriptors.pop(0), "rb") as file:
         file.seek(0)
-        return file.read(), rest
+        return file.read(), descriptors
+
+
+def _decode(data: bytes, descriptors: list[int]) -> Batch:
+    """The batch; if it is none, its descriptors are closed."""
+    try:
+        return decode_batch(data)
+    except (ValueError, msgspec.MsgspecError):
+        for fd in descriptors:
+            os.close(fd)
+        raise

@@ -16,6 +16,7 @@ from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
 from epolld.net.timers import TimeoutWheel, Timer
 from epolld.net.transport import Transport
+from epolld.net.travel import peer_of
 
 log = logging.getLogger("epolld.connection")
 
@@ -43,6 +44,8 @@ class Service:
         self.name = name
         self.live = 0  # connections whose protocols have not been told of their end yet
         self.accepted = 0  # connections ever opened
+        self.protocol_type: type | None = None  # of the protocols that the factory makes
+        self.postponed: dict[object, list[Callable[[], object]]] = {}  # calls on frozen transports
         self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
         self._ids = itertools.count(first_id)
         self._loop = loop
@@ -76,10 +79,9 @@ class Service:
 
     def adopt(self, sock: socket.socket, frozen: Frozen) -> None:
         """Go on with a connection of another worker."""
-        peer = tuple(frozen.peer) if isinstance(frozen.peer, list) else frozen.peer
-        transport = self._make(sock, peer, frozen.id)
+        transport = self._make(sock, peer_of(frozen), frozen.id)
         if transport is not None:
-            self._begin(transport)
+            self._begin(transport, frozen.silent)
             transport.thaw(frozen)
 
     def _make(self, sock: socket.socket, peer: Any, id: int) -> Transport | None:
@@ -89,15 +91,15 @@ class Service:
             log.exception("%s: cannot make a protocol; closing the connection", self.name)
             sock.close()
             return None
+        self.protocol_type = type(protocol)
         return Transport(self._loop, sock, protocol, self, peer, id)
 
-    def _begin(self, transport: Transport) -> None:
+    def _begin(self, transport: Transport, silent: float = 0.0) -> None:
         """Count it, and its idle time."""
         self.live += 1
         if self._idle is not None:
-            self._idle.start(transport, self._loop.now + self._idle_timeout)
-            if self._idle_timer is None:
-                self._wait_for_idle()
+            self._idle.start(transport, self._loop.now + self._idle_timeout - silent)
+            self._wait_for_idle()
         self._on_change()
 
     def on_closed(self, transport: Transport) -> None:
@@ -117,16 +119,21 @@ class Service:
             transport.close_within(patience)
 
     def _wait_for_idle(self) -> None:
+        """Look again when the first may be idle for too long."""
         assert self._idle is not None
         deadline = self._idle.next_deadline()
-        if deadline is None:
+        if self._idle_timer is not None:
+            if deadline is not None and self._idle_timer.when <= deadline:
+                return
+            self._idle_timer.cancel()
             self._idle_timer = None
-        else:
+        if deadline is not None:
             self._idle_timer = self._loop.call_later(deadline - self._loop.now, self._end_idle)
 
     def _end_idle(self) -> None:
         """End what has been idle for too long; whoever was active meanwhile waits for the rest."""
         assert self._idle is not None
+        self._idle_timer = None
         now = self._loop.now
         for transport in self._idle.take_expired(now):
             rest = transport.last_active + self._idle_timeout - now

@@ -9,7 +9,6 @@ is something buffered. Most answers fit, and then a message costs one recv and o
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 import select
@@ -17,11 +16,11 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from epolld.net.frozen import Frozen
 from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
-from epolld.net.timers import Timer
+from epolld.net.states import CLOSED, CLOSING, FROZEN, OPEN
+from epolld.net.travel import Traveller
 
 if TYPE_CHECKING:
     from epolld.net.service import Service
@@ -48,48 +47,14 @@ UNREGISTERED = -1  # a value of _events: not in the interest list; new, or parke
 Buffer = bytes | bytearray | memoryview
 
 
-class State(enum.Enum):
-    """Where a connection is in its life: OPEN → CLOSING → CLOSED.
-
-    Never back, except from FROZEN to where it was, when a hand-over does not come about.
-    """
-
-    OPEN = "open"
-    CLOSING = "closing"  # reads no more; sends what is buffered, then CLOSED
-    FROZEN = "frozen"  # on its way to another worker: touches the socket no more
-    CLOSED = "closed"  # connection_lost is due or has been called; or another worker has it
-
-
-# A module's global is one dict look-up; the enum's attribute would be two.
-OPEN, CLOSING, FROZEN, CLOSED = State.OPEN, State.CLOSING, State.FROZEN, State.CLOSED
-
-
-class Transport:
+class Transport(Traveller):
     """One connection of a service; made by the acceptor, ended by whoever comes first.
 
     `id` names it for as long as it lives, in whatever worker. `opened` and `last_active` are the
     loop's time (seconds) at which it was accepted and at which bytes last went in or out.
     """
 
-    __slots__ = (
-        "_direct",
-        "_eof_received",
-        "_eof_written",
-        "_events",
-        "_limits",
-        "_loop",
-        "_out",
-        "_peer",
-        "_protocol",
-        "_reading",
-        "_service",
-        "_sock",
-        "_state",
-        "_writing_paused",
-        "id",
-        "last_active",
-        "opened",
-    )
+    __slots__ = ()  # all are the base's
 
     def __init__(
         self,
@@ -161,6 +126,8 @@ class Transport:
 
     def write_eof(self) -> None:
         """Send what is buffered, then end our direction; reading goes on."""
+        if self._state is FROZEN:
+            self._postpone(self.write_eof)
         if self._eof_written or self._state is not OPEN:
             return
         self._eof_written = True
@@ -181,10 +148,15 @@ class Transport:
                 self._lose(None)
             else:
                 self._watch()
+        elif self._state is FROZEN:
+            self._postpone(self.close)
 
     def abort(self) -> None:
         """End the connection at once; what is buffered for writing is dropped."""
-        self._lose(None)
+        if self._state is FROZEN:
+            self._postpone(self.abort)
+        else:
+            self._lose(None)
 
     def is_closing(self) -> bool:
         """Whether the connection is closing or closed."""
@@ -195,12 +167,16 @@ class Transport:
         if self._reading:
             self._reading = False
             self._watch()
+        elif self._state is FROZEN:
+            self._postpone(self.pause_reading)
 
     def resume_reading(self) -> None:
         """Call `data_received` again."""
         if not self._reading and self._state is OPEN and not self._eof_received:
             self._reading = True
             self._watch()
+        elif self._state is FROZEN:
+            self._postpone(self.resume_reading)
 
     def is_reading(self) -> bool:
         """Whether data are being received: not paused, closing or closed."""
@@ -255,12 +231,12 @@ class Transport:
             return self.id
         return default
 
-    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+    def call_later(self, delay: float, callback: Callable[[], object]) -> ConnectionTimer:
         """Call `callback()` in `delay` seconds, fenced like the protocol's own methods.
 
         Returns a timer that can be cancelled. It is not called once the connection has ended.
         """
-        return self._loop.call_later(delay, lambda: self._call_timer(callback))
+        return ConnectionTimer(self, delay, callback)
 
     # -- what the event loop and the service call ----------------------------------------------
 
@@ -304,76 +280,6 @@ class Transport:
     def service(self) -> Service:
         """The service that it belongs to."""
         return self._service
-
-    def freeze(self) -> Frozen | None:
-        """Come to rest, so that another worker can go on; None if the protocol says "not now".
-
-        From here on the socket is not touched, until either `release` or `unfreeze`. Lets through
-        what the protocol's `freeze` raises.
-        """
-        if self._state is FROZEN or self._state is CLOSED:
-            return None
-        state = self._protocol.freeze()
-        if state is None or self._state is CLOSED:  # freeze() itself may have ended it
-            return None
-        frozen = Frozen(
-            self.id,
-            self._service.name,
-            self._sock.family,
-            self._peer,
-            self._loop.now - self.opened,
-            self._loop.now - self.last_active,
-            self._reading,
-            self._state is CLOSING,
-            self._eof_received,
-            self._eof_written,
-            self._writing_paused,
-            self._limits,
-            b"" if self._out is None else bytes(self._out),
-            state,
-        )
-        self._park()
-        self._state = FROZEN
-        # Events of this very turn may still come: they must find nothing to do.
-        self._direct = self._reading = False
-        return frozen
-
-    def unfreeze(self, frozen: Frozen) -> None:
-        """Go on as if nothing had been: the connection stays here."""
-        if self._state is CLOSED:
-            return
-        self._reading = frozen.reading
-        self._state = CLOSING if frozen.closing else OPEN
-        self._direct = self._out is None and not frozen.closing and not frozen.eof_written
-        self._watch()
-
-    def release(self) -> None:
-        """Another worker has the connection: forget it. The protocol hears no more of it."""
-        if self._state is CLOSED:
-            return
-        self._loop.unregister(self._sock.fileno())
-        self._state = CLOSED
-        self._reading = False
-        self._out = None
-        self._loop.call_soon(self._sock.close)  # our copy; the connection lives
-        self._service.on_closed(self)
-
-    def thaw(self, frozen: Frozen) -> None:
-        """In a new transport: be the connection that was frozen in another worker."""
-        self.opened = self._loop.now - frozen.age
-        self.last_active = self._loop.now - frozen.silent
-        self._state = CLOSING if frozen.closing else OPEN
-        self._reading = frozen.reading
-        self._eof_received = frozen.eof_received
-        self._eof_written = frozen.eof_written
-        self._writing_paused = frozen.writing_paused
-        self._limits = frozen.limits
-        if frozen.unsent:
-            self._out = bytearray(frozen.unsent)
-        self._direct = not (frozen.unsent or frozen.closing or frozen.eof_written)
-        self._protocol.transport = self
-        self._guard("thaw", frozen.state)
-        self._watch()
 
     def tell_draining(self) -> bool:
         """Call the protocol's `draining`; False if it has one of its own and so decides itself."""
@@ -552,16 +458,34 @@ class Transport:
             self._sock.close()
         self._service.on_closed(self)
 
-    def _call_timer(self, callback: Callable[[], object]) -> None:
-        if self._state is CLOSED:
-            return
-        if self._state is FROZEN:  # it may come back; then this is late, but not lost
-            self.call_later(WHILE_FROZEN, callback)
-            return
-        try:
-            callback()
-        except BaseException as exc:
-            self._fault(getattr(callback, "__qualname__", "a timer"), exc)
+
+class ConnectionTimer:
+    """A call that is due on a connection; `cancel()` takes it back. As asyncio's TimerHandle."""
+
+    __slots__ = ("_callback", "_timer", "_transport")
+
+    def __init__(self, transport: Transport, delay: float, callback: Callable[[], object]) -> None:
+        self._transport = transport
+        self._callback = callback
+        self._timer = transport._loop.call_later(delay, self._due)
+
+    def cancel(self) -> None:
+        """Never call back. Harmless after the call or a second time."""
+        self._timer.cancel()
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled or has been called."""
+        return self._timer.cancelled()
+
+    def _due(self) -> None:
+        transport = self._transport
+        if transport._state is FROZEN:  # it may come back; then this is late, but not lost
+            self._timer = transport._loop.call_later(WHILE_FROZEN, self._due)
+        elif transport._state is not CLOSED:
+            try:
+                self._callback()
+            except BaseException as exc:
+                transport._fault(getattr(self._callback, "__qualname__", "a timer"), exc)
 
 
 def _byte_view(data: Buffer) -> memoryview:

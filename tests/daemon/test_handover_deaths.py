@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 
@@ -31,10 +32,8 @@ def moved(clients: list[Client]) -> int:
     count = 0
     for client in clients:
         client.sock.setblocking(False)
-        try:
-            count += bool(client.sock.recv(1, 2))  # MSG_PEEK
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            count += bool(client.sock.recv(1, socket.MSG_PEEK))
         client.sock.settimeout(8)
     return count
 
@@ -61,7 +60,7 @@ def test_sigkill_of_the_giver(daemon: Callable[..., Daemon]) -> None:
         running.send(signal.SIGHUP)
         eventually(lambda: moved(clients), 5)
         os.kill(old.pid, signal.SIGKILL)
-        (new,) = running.wait_workers(1, generation=2)
+        running.wait_workers(1, generation=2)
     living = 0
     for client in clients:
         found, lives = owners(client)

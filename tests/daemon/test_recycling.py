@@ -3,6 +3,7 @@
 import re
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from harness import Config, Daemon
@@ -45,7 +46,7 @@ def test_recycled(daemon: Callable[..., Daemon], limit: Config, words: str) -> N
         assert int(client.line()) not in first
     running.wait_log(rf"worker \d \(pid \d+, generation 1\) {words}: recycling it")
     events = [line for line in running.lines if re.search("recycling it|is ready|exited", line)]
-    for before, after in zip(events, events[1:], strict=False):
+    for before, after in pairwise(events):
         if "recycling it" in before:
             assert "is ready" in after, events  # and not the next one, nor its own end
     assert not running.find_log("reload")

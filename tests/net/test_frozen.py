@@ -134,11 +134,6 @@ def test_timer_of_a_connection_that_left(world: World) -> None:
     assert not called
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_call_timer puts a due timer off by making another one, which the Timer that the "
-    "protocol holds does not cancel",
-)
 def test_timer_put_off_while_frozen_can_be_cancelled(world: World) -> None:
     side = world.side()
     transport, client = side.accept()
@@ -157,9 +152,6 @@ def test_timer_put_off_while_frozen_can_be_cancelled(world: World) -> None:
 
 
 @pytest.mark.parametrize("what", ["close", "pause_reading", "write_eof"])
-@pytest.mark.xfail(
-    strict=True, reason="what is called on a frozen transport, write() apart, is forgotten"
-)
 def test_other_calls_while_frozen_then_unfrozen(world: World, what: str) -> None:
     """By a timer of the user's, or by another connection's protocol."""
     side = world.side()
@@ -176,10 +168,6 @@ def test_other_calls_while_frozen_then_unfrozen(world: World, what: str) -> None
         assert receive(client) == b""
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="adopt() starts the idle time anew: Service._begin knows nothing of frozen.silent",
-)
 def test_idle_time_travels(world: World) -> None:
     """Else a reload now and then keeps a dead client for ever."""
     old, new = world.side(idle_timeout=60), world.side(idle_timeout=60)
@@ -197,8 +185,7 @@ def test_idle_time_travels(world: World) -> None:
 def test_idle_time_is_over_while_frozen(world: World) -> None:
     """The other worker has it, or it ends here once it is back."""
     old = world.side(idle_timeout=0.05)
-    transport, client = old.accept()
-    world.clients.append(client)
+    (client,) = world.connect(old, 1)
     donor = world.donor(old)
     heir = Puppet(world, donor)
     donor.give([old.service])

@@ -76,11 +76,6 @@ def test_freeze_closes(world: World) -> None:
     check_all(world, [good])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a state that is no bytes is encoded, the heir cannot decode the batch, says 'internal "
-    "error' and sends no receipt: the whole batch stays frozen for ever",
-)
 def test_freeze_returns_text(world: World) -> None:
     old, new = world.side(Fussy), world.side()
     bad, good = world.connect(old, 2)
@@ -157,11 +152,6 @@ class NoTransport:
         pass
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Transport.thaw sets protocol.transport outside of the fence: an AttributeError there "
-    "loses the rest of the batch and leaks its descriptors",
-)
 def test_transport_cannot_be_set(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
 
@@ -204,10 +194,6 @@ class Second(Protocol):
         self.transport.write(b"second:" + data)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a connection whose protocol was replaced (set_protocol) thaws as the service's own",
-)
 def test_a_protocol_that_was_set_later(world: World) -> None:
     """It may stay, or go on as what it is; not begin anew as something else."""
     old, new = world.side(Switches), world.side(Switches)
@@ -220,11 +206,6 @@ def test_a_protocol_that_was_set_later(world: World) -> None:
     world.expect(client, b"second:x\n")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a peer's name that is no UTF-8 cannot be encoded; _send_batch expects only OSError, "
-    "so the whole batch stays frozen for ever",
-)
 def test_a_peer_with_a_strange_name(world: World, tmp_path: Any) -> None:
     """A client of a Unix socket may bind to any path that it can write to."""
 

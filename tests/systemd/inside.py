@@ -333,8 +333,11 @@ def stop() -> None:
         facts["unit"] = wait_for("the drain", lambda: "draining" in " ".join(titles()) and show())
         open_one.sendall(b"last words\n")
         facts["answer"] = open_one.recv(4096).decode()
+        late = call(ADDRESS)  # systemd still has the socket: a start might follow
         open_one.close()
         wait_for("the end", lambda: show()["ActiveState"] == "inactive")
+        facts["late"] = hear(late)
+        facts["refuses"] = port_refuses()
     with step("stop") as facts:
         systemctl("start", "epolld")
         pids = processes()

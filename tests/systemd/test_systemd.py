@@ -175,6 +175,12 @@ def test_stop_lets_open_connections_end(seen: Seen) -> None:
     assert facts["answer"] == "LAST WORDS\n"
 
 
+def test_who_comes_during_a_stop_is_not_left_waiting(seen: Seen) -> None:
+    facts = step(seen, "drain")
+    assert "reset" in facts["late"]
+    assert facts["refuses"]
+
+
 def test_stop_leaves_nothing(seen: Seen) -> None:
     facts = step(seen, "stop")
     assert succeeded(facts["run"])

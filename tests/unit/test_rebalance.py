@@ -38,14 +38,9 @@ def test_a_move_makes_it_more_even(counts: list[int]) -> None:
         assert giver != taker
         assert count <= STEP
         assert counts[giver] - count >= mean - 1e-6
-        assert counts[taker] + count <= mean + 1e-6
+        assert counts[taker] + count <= mean + 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="with one worker just above the band and all others just below the mean, the count is "
-    "int(mean - emptiest) = 0: a move of nothing, again and again",
-)
 @given(COUNTS)
 @example([100] + [83] * 19)
 def test_a_move_moves_something(counts: list[int]) -> None:
@@ -58,7 +53,7 @@ def test_it_comes_to_an_end_within_the_band(counts: list[int]) -> None:
     live = dict(enumerate(counts))
     for _ in range(sum(counts) // SLACK + 10):
         move = next_move(live)
-        if move is None or move[2] == 0:
+        if move is None:
             break
         giver, taker, count = move
         live[giver] -= count
@@ -67,5 +62,4 @@ def test_it_comes_to_an_end_within_the_band(counts: list[int]) -> None:
         pytest.fail(f"goes on for ever: {live}")
     assert sum(live.values()) == sum(counts)
     mean = sum(counts) / len(counts)
-    if move is None:
-        assert max(live.values()) <= mean + max(SLACK, mean * BAND)
+    assert max(live.values()) <= mean + max(SLACK, mean * BAND)

@@ -1,0 +1,163 @@
+"""The part of a transport that moves it to another worker: at rest, under way, back or gone.
+
+    freeze → release        the other worker has it
+           → unfreeze       the hand-over did not come about: it goes on here
+    thaw                    in the other worker, in a new transport
+
+What is asked of a transport while it is frozen waits for what becomes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from epolld.net.frozen import Frozen
+from epolld.net.states import CLOSED, CLOSING, FROZEN, OPEN, State
+
+if TYPE_CHECKING:
+    from epolld.net.loop import EventLoop
+    from epolld.net.protocol import Protocol
+    from epolld.net.service import Service
+
+
+class Traveller:
+    """The base of `Transport`: what a connection consists of, and how it travels."""
+
+    __slots__ = (
+        "_direct",
+        "_eof_received",
+        "_eof_written",
+        "_events",
+        "_limits",
+        "_loop",
+        "_out",
+        "_peer",
+        "_protocol",
+        "_reading",
+        "_service",
+        "_sock",
+        "_state",
+        "_writing_paused",
+        "id",
+        "last_active",
+        "opened",
+    )
+
+    if TYPE_CHECKING:
+        id: int
+        opened: float
+        last_active: float
+        _direct: bool
+        _eof_received: bool
+        _eof_written: bool
+        _limits: tuple[int, int]
+        _loop: EventLoop
+        _out: bytearray | None
+        _peer: Any
+        _protocol: Protocol
+        _reading: bool
+        _service: Service
+        _sock: socket.socket
+        _state: State
+        _writing_paused: bool
+
+        def _fault(self, callback: str, exc: BaseException) -> None: ...
+        def _park(self) -> None: ...
+        def _watch(self) -> None: ...
+
+    def freeze(self) -> Frozen | None:
+        """Come to rest, so that another worker can go on; None if the protocol says "not now".
+
+        From here on the socket is not touched, until either `release` or `unfreeze`. Lets through
+        what the protocol's `freeze` raises; TypeError if that returns no bytes.
+        """
+        if self._state is FROZEN or self._state is CLOSED:
+            return None
+        state = self._protocol.freeze()
+        if state is None or self._state is CLOSED:  # freeze() itself may have ended it
+            return None
+        if not isinstance(state, bytes):
+            raise TypeError(f"freeze() returned {type(state).__name__}, not bytes or None")
+        frozen = Frozen(
+            self.id,
+            self._service.name,
+            self._sock.family,
+            # A path need not be text; and in a list, since an abstract name is bytes already.
+            [os.fsencode(self._peer)] if isinstance(self._peer, str) else self._peer,
+            self._loop.now - self.opened,
+            self._loop.now - self.last_active,
+            self._reading,
+            self._state is CLOSING,
+            self._eof_received,
+            self._eof_written,
+            self._writing_paused,
+            self._limits,
+            b"" if self._out is None else bytes(self._out),
+            state,
+        )
+        self._park()
+        self._state = FROZEN
+        # Events of this very turn may still come: they must find nothing to do.
+        self._direct = self._reading = False
+        return frozen
+
+    def unfreeze(self, frozen: Frozen) -> None:
+        """Go on as if nothing had been: the connection stays here."""
+        if self._state is CLOSED:
+            return
+        self._reading = frozen.reading
+        self._state = CLOSING if frozen.closing else OPEN
+        self._direct = self._out is None and not frozen.closing and not frozen.eof_written
+        self._watch()
+        for call in self._service.postponed.pop(self, ()):
+            call()
+
+    def release(self) -> None:
+        """Another worker has the connection: forget it. The protocol hears no more of it."""
+        if self._state is CLOSED:
+            return
+        if self._service.postponed.pop(self, ()):
+            # Somebody wanted it closed or paused, and cannot reach it any more. To end it is right
+            # for the first and safe for the second; it reaches the other worker's copy, too.
+            self._sock.shutdown(socket.SHUT_RD)
+        self._loop.unregister(self._sock.fileno())
+        self._state = CLOSED
+        self._reading = False
+        self._out = None
+        self._loop.call_soon(self._sock.close)  # our copy; the connection lives
+        self._service.on_closed(self)  # type: ignore[arg-type]
+
+    def thaw(self, frozen: Frozen) -> None:
+        """In a new transport: be the connection that was frozen in another worker."""
+        self.opened = self._loop.now - frozen.age
+        self.last_active = self._loop.now - frozen.silent
+        self._state = CLOSING if frozen.closing else OPEN
+        self._reading = frozen.reading
+        self._eof_received = frozen.eof_received
+        self._eof_written = frozen.eof_written
+        self._writing_paused = frozen.writing_paused
+        self._limits = frozen.limits
+        if frozen.unsent:
+            self._out = bytearray(frozen.unsent)
+        self._direct = not (frozen.unsent or frozen.closing or frozen.eof_written)
+        try:
+            self._protocol.transport = self  # type: ignore[assignment]
+            self._protocol.thaw(frozen.state)
+        except BaseException as exc:
+            self._fault("thaw", exc)
+        self._watch()
+
+    def _postpone(self, call: Callable[[], object]) -> None:
+        """Do it when, and if, the connection comes back."""
+        self._service.postponed.setdefault(self, []).append(call)
+
+
+def peer_of(frozen: Frozen) -> Any:
+    """The peer's address as accept() gave it."""
+    peer = frozen.peer
+    if not isinstance(peer, list):
+        return peer
+    return os.fsdecode(peer[0]) if len(peer) == 1 else tuple(peer)
