@@ -63,10 +63,14 @@ class Observer:
     def _run(self) -> None:
         while not self._stopping.wait(self.every):
             for pid in _children(self._master):
+                if pid not in self.courses and (
+                    match := re.search(
+                        r"worker \d+ gen (\d+)( \(waiting\))?$", processes.title(pid)
+                    )
+                ):
+                    self.courses[pid] = Course(int(match[1]))  # its boot is over
                 if pid in self.courses:
                     self._look(pid, self.courses[pid])
-                elif match := re.search(r"worker \d+ gen (\d+)$", processes.title(pid)):
-                    self.courses[pid] = Course(int(match[1]))  # its boot is over
 
     def _look(self, pid: int, course: Course) -> None:
         count = max(0, processes.descriptors(pid) - self._others)
@@ -109,31 +113,16 @@ def observe() -> tuple[list[Course], list[float], dict[str, Any]]:
 
 def draw(courses: list[Course], signals: list[float], report: dict[str, Any]) -> None:
     """Both pictures: all reloads above, one of them larger below."""
-    try:
-        import matplotlib
-    except ImportError:
-        sys.exit(INSTALL)
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     pyplot.rcParams.update({"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "epolld"})
     figure, (whole, close) = pyplot.subplots(2, 1, figsize=(10, 7.5), layout="constrained")
     begin, shown = signals[0] - 1.0, signals[SHOWN - 1]
     for axes, origin, scale in ((whole, begin, 1), (close, shown, 1000)):
-        labelled: set[int] = set()
-        for course in courses:
-            generation = course.generation
-            label = None if generation in labelled else f"generation {generation}"
-            labelled.add(generation)
-            axes.plot(
-                [(moment - origin) * scale for moment in course.times],
-                course.counts,
-                color=COLOURS[(generation - 1) % len(COLOURS)],
-                linewidth=1.4,
-                label=label,
-            )
+        _draw_courses(axes, courses, origin, scale)
+        for moment in signals:
+            axes.axvline((moment - origin) * scale, color="black", linestyle=":", linewidth=1)
         axes.set_ylabel("live connections of a worker")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.28 * max(max(course.counts, default=0) for course in courses))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     end = max(course.times[-1] for course in courses if course.times)
@@ -145,17 +134,53 @@ def draw(courses: list[Course], signals: list[float], report: dict[str, Any]) ->
         fontsize=12,
     )
     whole.set_xlim(0, end - begin)
-    whole.set_xlabel("seconds")
-    for moment in signals:
-        for axes, x in ((whole, moment - begin), (close, (moment - shown) * 1000)):
-            axes.axvline(x, color="black", linestyle=":", linewidth=1)
-    whole.legend(ncols=RELOADS + 1, loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+    whole.set_xlabel("seconds (dotted: HUP)")
+    whole.legend(ncols=RELOADS + 1, loc="upper center", fontsize=9, framealpha=1)
     close.set_title(f"Reload {SHOWN}, larger: each line is one worker", fontsize=12)
     close.set_xlim(-50, _until(courses, shown) * 1000 + 50)
-    close.set_xlabel("milliseconds since HUP (dotted)")
+    close.set_xlabel("milliseconds since HUP")
+    close.legend(
+        handles=[line for line in close.lines if _generation_of(line) in (SHOWN, SHOWN + 1)],
+        loc="upper center",
+        ncols=2,
+        fontsize=9,
+    )
     PICTURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURES / "reload.svg", metadata={"Date": None})
     figure.savefig(PICTURES / "reload.png", dpi=110)
+
+
+def _pyplot() -> Any:
+    """matplotlib's drawing half, without a screen; leaves the program where it is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit(INSTALL)
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _draw_courses(axes: Any, courses: list[Course], origin: float, scale: float) -> None:
+    """One line a worker, coloured by its generation, which is named once."""
+    named: set[int] = set()
+    for course in courses:
+        number = course.generation
+        axes.plot(
+            [(moment - origin) * scale for moment in course.times],
+            course.counts,
+            color=COLOURS[(number - 1) % len(COLOURS)],
+            linewidth=1.4,
+            label=f"{'_' if number in named else ''}generation {number}",  # "_": not in a legend
+        )
+        named.add(number)
+
+
+def _generation_of(line: Any) -> int:
+    """The generation that a line's label names; 0 if it has none for a legend."""
+    word, _, number = line.get_label().partition(" ")
+    return int(number) if word == "generation" else 0
 
 
 def _until(courses: list[Course], shown: float) -> float:
@@ -167,6 +192,7 @@ def _until(courses: list[Course], shown: float) -> float:
 def main() -> None:
     servers.raise_descriptor_limit()
     servers.build()
+    _pyplot()  # before the work, not after it
     draw(*observe())
 
 

@@ -109,6 +109,12 @@ class Inherited:
         used = {listener.sock.fileno() for listener in listeners}
         return [name for fd, name in self._names.items() if fd not in used]
 
+    def give_up(self, name: str) -> None:
+        """Close what systemd kept for us under this name."""
+        for fd in [fd for fd, known in self._names.items() if known == name]:
+            del self._names[fd]
+            self._by_fd.pop(fd).close()
+
     def get(self, fd: int) -> socket.socket | None:
         """The socket with this number, if it is one of ours."""
         return self._by_fd.get(fd)
@@ -185,13 +191,14 @@ def tune(listener: Listener) -> None:
 def without_effect(old: Iterable[Listener], new: Iterable[Listener]) -> list[str]:
     """The changed settings that a socket kept over a reload cannot take on."""
     before = {listener.key: listener.service for listener in old}
-    return [
+    changed = [
         f"services.{listener.service.name}.{setting}"
         for listener in new
         for setting in FIXED
         if listener.key in before
         and getattr(before[listener.key], setting) != getattr(listener.service, setting)
     ]
+    return list(dict.fromkeys(changed))
 
 
 def _places(address: Address) -> list[tuple[str, Place]]:

@@ -64,6 +64,7 @@ class Master:
         self._changeover: Changeover | None = None  # in progress
         self._last_number = 1
         self._reload_again = False  # a HUP came during a reload
+        self._told_to_wait = False  # in the log, why a reload does not begin
         self._trouble = ""  # of the last reload, for the status line
         self._stopping = False
         self._trial = 0  # pid of the trial run of an upgrade, while it is under way
@@ -115,6 +116,7 @@ class Master:
         for name in self._inherited.unused(self._first.listeners):
             if name.startswith(STORE_PREFIX):
                 self._notifier.unstore(name)  # ours, of before a restart, and wanted no more
+                self._inherited.give_up(name)
             else:
                 log.warning("the inherited socket %r is used by no service", name)
         gc.collect()  # what is garbage now would be kept for ever by the freeze before a fork
@@ -186,8 +188,6 @@ class Master:
             self._reload_again = True  # one more afterwards, however many came
             return
         if self._must_wait():
-            if not self._reload_again:
-                log.info("reload waits: %d generations are still leaving", self._staff.leaving())
             self._reload_again = True
             return
         self._notifier.reloading()
@@ -293,12 +293,18 @@ class Master:
         first = reason.splitlines()[0] if reason else "unknown"
         log.error("reload failed: %s; generation %d goes on", first, self._generation.number)
         self._trouble = f"; the last reload failed: {first}"
+        self._staff.converge()  # a worker may have died meanwhile
         self._notifier.ready(self._status())
         self._reload_once_more()
 
     def _must_wait(self) -> bool:
-        """Whether too many older generations are still leaving."""
-        return self._staff.leaving() >= self._generation.config.workers.max_old_generations
+        """Whether too many older generations are still leaving; says so once."""
+        leaving = self._staff.leaving()
+        wait = leaving >= self._generation.config.workers.max_old_generations
+        if wait and not self._told_to_wait:
+            log.info("reload waits: %d generations are still leaving", leaving)
+        self._told_to_wait = wait
+        return wait
 
     def _reload_once_more(self) -> None:
         if self._reload_again and self._changeover is None and not self._must_wait():
@@ -311,6 +317,7 @@ class Master:
         for listener in generation.listeners:
             if listener.sock not in stay:
                 self._notifier.unstore(listener.store_name())
+                self._inherited.give_up(listener.store_name())
                 if listener.sock not in self._inherited:
                     listener.remove()
 

@@ -9,6 +9,9 @@ from epolld.config import Workers
 # Each worker's limits are off by up to this much, so that those of one start do not all go at once.
 JITTER = 0.1
 
+# A fresh worker that is over the limit of memory at once will be so again: then not in a loop.
+MIN_AGE = 3.0  # seconds
+
 
 class Facts(NamedTuple):
     """What the master knows of a worker."""
@@ -31,6 +34,6 @@ def reason_to_recycle(facts: Facts, limits: Workers, factor: float) -> str:
     oldest = limits.recycle_age * factor
     if oldest and facts.age >= oldest:
         return f"is {facts.age:.0f}s old (recycle_age)"
-    if limits.recycle_memory and facts.memory >= limits.recycle_memory:
+    if limits.recycle_memory and facts.memory >= limits.recycle_memory and facts.age >= MIN_AGE:
         return f"holds {facts.memory >> 20} MiB (recycle_memory)"
     return ""

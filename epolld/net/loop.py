@@ -133,7 +133,7 @@ class EventLoop:
         """Serve until `stop()` is called. The hot path of every message goes through here."""
         poll = self._epoll.poll
         clock = self._clock
-        watcher_of = self._watchers.get
+        watchers = self._watchers
         deferred = self._deferred
         self.now = clock()
         while not self._stopping:
@@ -143,12 +143,14 @@ class EventLoop:
                 # Looked up anew for each event: an earlier callback of this same wake-up may have
                 # closed that connection. (Its number cannot be another's yet: transports close
                 # their descriptor in a deferred call, after the events.)
-                watcher = watcher_of(fd)
-                if watcher is not None:
-                    try:
-                        watcher.on_ready(events)
-                    except Exception as exc:
-                        self._fence(exc)
+                try:
+                    watcher = watchers[fd]
+                except KeyError:
+                    continue
+                try:
+                    watcher.on_ready(events)
+                except Exception as exc:
+                    self._fence(exc)
             fd = -1  # nobody's turn: see descriptor_served
             if deferred:
                 self._run_deferred()

@@ -67,7 +67,8 @@ class Protocol:
         `connection_lost`: one that is made anew in the other worker gets them in `thaw`. (Should
         that worker die in this very moment, the connection stays and this object goes on.) None:
         it is asked again until the drain deadline. Unread input and unsent output travel by
-        themselves.
+        themselves. Take yourself off any list through which others write to this connection:
+        what they write from here on is lost.
 
         The default moves what plainly has no state (b""): a class that keeps nothing but
         `transport`, in `__slots__` or otherwise, and that leaves `connection_made` and

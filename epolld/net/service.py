@@ -137,6 +137,8 @@ class Service:
         now = self._loop.now
         for transport in self._idle.take_expired(now):
             rest = transport.last_active + self._idle_timeout - now
+            if transport.is_frozen():  # then its time is the other worker's to judge
+                rest = self._idle_timeout / IDLE_GRAINS
             if rest > 0:
                 self._idle.start(transport, now + rest)
             else:

@@ -35,6 +35,11 @@ EPOLLOUT = select.EPOLLOUT
 # unmap fresh pages, which trebles its system time.
 READ_SIZE = 65536
 
+# Bytes of each receive until one comes out full; from then on it is READ_SIZE. A bytes object of up
+# to 512 bytes, 33 of them its head, comes from Python's own allocator: for small messages that
+# saves a tenth of the instructions in user space (7,683 to 6,906 a message, by callgrind).
+FIRST_READ_SIZE = 479
+
 # The write buffer's water marks in bytes; asyncio's defaults.
 HIGH_WATER = 65536
 LOW_WATER = 16384
@@ -74,6 +79,7 @@ class Transport(Traveller):
         self._direct = True  # a write may go straight to the socket: open, no EOF, _out is None
         self._reading = True  # the protocol wants data (it may pause that)
         self._out: bytearray | None = None  # accepted for writing, not yet sent; never empty
+        self._read_size = FIRST_READ_SIZE
         self._events = UNREGISTERED
         self._eof_received = False
         self._eof_written = False
@@ -250,7 +256,7 @@ class Transport(Traveller):
         """Serve what epoll reported. The hot path: one recv, the protocol, maybe its send."""
         if events == EPOLLIN and self._reading:
             try:
-                data = self._sock.recv(READ_SIZE)
+                data = self._sock.recv(self._read_size)
             except BlockingIOError:
                 return
             except OSError as exc:
@@ -258,6 +264,8 @@ class Transport(Traveller):
                 return
             if data:
                 self.last_active = self._loop.now
+                if len(data) == FIRST_READ_SIZE:
+                    self._read_size = READ_SIZE
                 try:
                     self._protocol.data_received(data)
                 except BaseException as exc:

@@ -9,6 +9,7 @@ What is asked of a transport while it is frozen waits for what becomes of it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -36,6 +37,7 @@ class Traveller:
         "_out",
         "_peer",
         "_protocol",
+        "_read_size",
         "_reading",
         "_service",
         "_sock",
@@ -58,6 +60,7 @@ class Traveller:
         _out: bytearray | None
         _peer: Any
         _protocol: Protocol
+        _read_size: int
         _reading: bool
         _service: Service
         _sock: socket.socket
@@ -119,10 +122,12 @@ class Traveller:
         """Another worker has the connection: forget it. The protocol hears no more of it."""
         if self._state is CLOSED:
             return
-        if self._service.postponed.pop(self, ()):
-            # Somebody wanted it closed or paused, and cannot reach it any more. To end it is right
-            # for the first and safe for the second; it reaches the other worker's copy, too.
-            self._sock.shutdown(socket.SHUT_RD)
+        calls = self._service.postponed.pop(self, ())
+        if any(call.__name__ in ("close", "abort") for call in calls):
+            # Somebody wanted it closed and cannot reach it any more. The end of its input does,
+            # because it is the same connection: the other worker reads it and closes.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RD)
         self._loop.unregister(self._sock.fileno())
         self._state = CLOSED
         self._reading = False
@@ -149,6 +154,10 @@ class Traveller:
         except BaseException as exc:
             self._fault("thaw", exc)
         self._watch()
+
+    def is_frozen(self) -> bool:
+        """Whether it is on its way to another worker."""
+        return self._state is FROZEN
 
     def _postpone(self, call: Callable[[], object]) -> None:
         """Do it when, and if, the connection comes back."""

@@ -219,10 +219,10 @@ class Worker:
             self._loop.call_later(patience - last_words, lambda: self._end_connections(last_words))
             self._loop.call_later(patience, self._loop.stop)
             self._leave_when_done()
-            for service in self._services:
-                if service not in moving:
-                    for transport in service.transports:
-                        self._farewell.add(transport)
+        for service in self._services:
+            if service not in moving:
+                for transport in service.transports:
+                    self._farewell.add(transport)  # harmless a second time
         if self._donor is not None and not self._donor.is_done():
             self._donor.add_heirs(heirs, movable)
         elif moving:
@@ -253,8 +253,6 @@ class Worker:
         def done(moved: int) -> None:
             took = (time.monotonic() - begin) * 1000
             log.info("worker %d: %d connections moved in %.0f ms", self._slot, moved, took)
-            for transport in donor.not_moved():  # it has lost its heirs
-                on_stuck(transport)
 
         donor = Donor(self._loop, lambda row: live[row], on_stuck, done)
         donor.add_heirs(heirs, [service.name for service in services])

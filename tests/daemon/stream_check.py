@@ -49,6 +49,7 @@ class Stream:
     pace = 0.0  # seconds between two reads
     bite = 1 << 16  # bytes a read
     ahead = AHEAD
+    piece = 3000  # bytes a write, at most
     half_close_after = 0  # bytes
 
     def __init__(self, address: str, answer: Answer, seed: int) -> None:
@@ -93,7 +94,7 @@ class Stream:
         """Do what can be done."""
         try:
             if events & selectors.EVENT_WRITE and self.to_send:
-                count = self.sock.send(self.to_send[: self.chance.randrange(1, 3000)])
+                count = self.sock.send(self.to_send[: self.chance.randrange(1, self.piece)])
                 self.sent += count
                 del self.to_send[:count]
             if events & selectors.EVENT_READ:
@@ -140,21 +141,25 @@ class Slow(Stream):
 
     pace = 0.05
     bite = 3000
-    ahead = 3_000_000
+    ahead = 6_000_000
+    piece = 500_000
 
     def _shape(self) -> None:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
 
     def more(self) -> None:
-        for _ in range(20):
-            super().more()
+        """A large one, so that the buffers of the kernel are full soon."""
+        record = b"%d %s\n" % (self.number, b"many words, " * self.chance.randrange(5000, 20_000))
+        self.number += 1
+        self.to_send += record
+        self.expected += self.answer(record)
 
 
 class HalfClosed(Slow):
     """Sends some, ends its direction and reads the rest slowly, up to the end of file."""
 
     bite = 2000
-    ahead = 300_000
+    ahead = 3_000_000
 
     def wants(self, now: float) -> int:
         if not self.stopped and len(self.expected) + self.received > self.ahead:

@@ -256,11 +256,6 @@ def test_term_while_one_waits_to_move(daemon: Callable[..., Daemon]) -> None:
     assert running.wait_exit() == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a donor whose only heir has died says goodbye to all that has not moved, though a "
-    "successor is on its way (a goodbye is right only when the master names no heirs)",
-)
 def test_the_only_heir_dies_and_its_successor_takes_over(daemon: Callable[..., Daemon]) -> None:
     """What has not moved stays, without a goodbye, until there is an heir again."""
     running = daemon(services=[serving("Later")], workers={"count": 1, "drain_spread": 0})

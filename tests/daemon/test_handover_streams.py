@@ -46,10 +46,10 @@ def open_streams(running: Daemon, streams: Streams) -> None:
         ("echo", lambda: same),
         ("records", Numbered),
     ):
-        add(Brisk, 12, service, answer)
-        add(Halting, 40, service, answer)
-        add(Slow, 12, service, answer)
-        add(HalfClosed, 8, service, answer)
+        add(Brisk, 8, service, answer)
+        add(Halting, 30, service, answer)
+        add(Slow, 4, service, answer)
+        add(HalfClosed, 3, service, answer)
     for _ in range(4):
         seed += 1
         streams.streams.append(Pattern(running.address("chargen"), ROUND, seed))

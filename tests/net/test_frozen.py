@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from movers import Noted, Side, World, open_world
-from wiring import receive, tcp_pair, turn
+from wiring import narrow, receive, tcp_pair, turn
 
 from epolld.net import handoff
 from epolld.net.frozen import Receipt, decode_batch, encode
@@ -59,6 +59,25 @@ def test_write_while_frozen_then_unfrozen(world: World) -> None:
     world.expect(client, b"written")
     client.send(b"x\n")
     world.expect(client, b"1:x\n")
+
+
+def test_unsent_bytes_keep_their_place_when_it_comes_back(world: World) -> None:
+    side = world.side()
+    transport, client = side.accept(tcp_pair)
+    world.clients.append(client)
+    narrow(transport.get_extra_info("socket"))
+    data = bytes(n % 251 for n in range(500_000))
+    transport.write(data)
+    frozen = transport.freeze()
+    assert frozen is not None
+    assert frozen.unsent
+    transport.unfreeze(frozen)
+    got = bytearray(receive(client) or b"")  # there is room now for what comes later
+    assert got
+    transport.write(b"tail")
+    transport.close()
+    world.until(lambda: not got.extend(receive(client) or b"") and got.endswith(b"tail"))
+    assert bytes(got) == data + b"tail"
 
 
 def test_nothing_is_read_while_frozen(world: World) -> None:

@@ -3,9 +3,11 @@
 A fenced block whose first line is `# file: NAME` is a whole file. All files of a page lie in one
 folder: Python modules are imported, `test_*.py` are run, YAML is given to `epolld --check` (it has
 to be accepted, but for `wrong*.yaml`). A block behind `<!-- prints: ARGUMENTS -->` is what epolld
-prints in that folder, which the page calls /srv/app.
+prints in that folder, which the page calls /srv/app. Lines of the log are quoted as the code has
+them.
 """
 
+import ast
 import os
 import re
 import subprocess
@@ -24,6 +26,7 @@ FILE = re.compile(r"# file: ([\w.-]+)\n")
 PRINTS = re.compile(r"^<!-- prints: (.*) -->\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+SPAN = re.compile(r"`([^`\n]+)`")
 SOURCE = re.compile(r"`((?:epolld|net|master|worker|host|config|services)/[\w/]+\.py)`")
 
 
@@ -54,6 +57,30 @@ def anchors(page: Path) -> set[str]:
     """The fragments of a page's headings, as GitHub makes them."""
     text = FENCED.sub("", page.read_text())
     return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in HEADING.findall(text)}
+
+
+def log_formats() -> list[str]:
+    """What the daemon logs, as far as it begins with words of its own: the formats of all calls."""
+    calls = (
+        node
+        for source in sorted((ROOT / "epolld").rglob("*.py"))
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.")
+    )
+    texts = [a.value for call in calls for a in call.args[:1] if isinstance(a, ast.Constant)]
+    return [text for text in texts if len(own_words(text)) >= 8]
+
+
+def own_words(text: str) -> str:
+    """A log format up to its first value."""
+    return text.partition("%")[0]
+
+
+def quoted_lines(page: Path) -> list[str]:
+    """What may be lines of the log: those of blocks without a language, and code in the text."""
+    text = page.read_text()
+    lines = [line for kind, body in FENCED.findall(text) if not kind for line in body.splitlines()]
+    return lines + SPAN.findall(FENCED.sub("", text))
 
 
 def test_there_are_examples_to_run() -> None:
@@ -97,6 +124,16 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.is_relative_to(ROOT), f"{page.name} links out of the project: {link}"
         if fragment and target.suffix == ".md":
             assert fragment in anchors(target), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_the_log_are_those_of_the_code(page: Path) -> None:
+    formats = log_formats()
+    assert "reload done: generation %d, %d workers" in formats
+    for line in quoted_lines(page):
+        same = [text for text in formats if line.startswith(own_words(text))]
+        patterns = [re.sub(r"%[\d.]*\w", ".+", re.escape(text)) for text in same]
+        assert not same or any(re.fullmatch(p, line) for p in patterns), f"{line!r} is not {same}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -33,7 +33,7 @@ def test_without_limits_never() -> None:
         (
             Workers(recycle_memory=64 << 20),
             Facts(10**9, 1e9, (64 << 20) - 1),
-            Facts(0, 0, 64 << 20),
+            Facts(0, 3.0, 64 << 20),
             "holds 64 MiB (recycle_memory)",
         ),
     ],
@@ -72,3 +72,9 @@ def test_the_whole_range_is_used() -> None:
     assert jitter(0) == pytest.approx(1 - JITTER)
     assert jitter(255) == pytest.approx(1 + JITTER)
     assert len({jitter(chance) for chance in range(256)}) == 256
+
+
+def test_a_fresh_worker_over_the_limit_of_memory_stays_a_while() -> None:
+    limits = Workers(recycle_memory=1 << 20)
+    assert reason_to_recycle(Facts(0, 2.9, 1 << 30), limits, 1.0) == ""
+    assert reason_to_recycle(Facts(0, 3.0, 1 << 30), limits, 1.0) != ""
