@@ -31,8 +31,14 @@ from epolld.net.transport import Transport
 
 log = logging.getLogger("epolld.handoff")
 
-# Batches under way to one heir. Two keep both sides busy; more only make each wait for longer.
-WINDOW = 2
+# Batches under way from us to one heir. The other donors keep it busy meanwhile, and more would
+# only make each connection wait for longer.
+WINDOW = 1
+
+# While the emptiest heir has not answered yet, others get no more connections than it has plus
+# this: the heirs come out even. But an heir that takes longer than PATIENCE is waited for no more.
+AHEAD = 16  # connections
+PATIENCE = 0.1  # seconds
 
 MIN_BATCH = 4  # connections; fewer are not worth a message
 
@@ -64,6 +70,7 @@ class _Heir:
         self.sock = sock
         self.row = row  # in the scoreboard
         self.under_way: dict[int, list[tuple[Transport, Frozen]]] = {}  # by batch number
+        self.sent_at = 0.0  # the last batch, in the loop's time
 
     def count_under_way(self) -> int:
         """Connections sent and not acknowledged yet."""
@@ -141,8 +148,9 @@ class Donor:
                 else:
                     self._on_stuck(transport)
         self._giving = True
-        fair = -(-len(self._waiting) // max(1, len(self._heirs)))
-        self._batch = min(BATCH, max(MIN_BATCH, fair))
+        if len(self._heirs) > 1:  # several batches for each, or a few connections all go to one
+            fair = len(self._waiting) // len(self._heirs)
+            self._batch = min(BATCH, max(MIN_BATCH, fair // 4))
         self._send_all()
 
     def _send_all(self) -> None:
@@ -167,10 +175,18 @@ class Donor:
 
     def _choose(self) -> _Heir | None:
         """The heir with the fewest connections, of those that have room for a batch."""
+        load = {heir: self._live_of(heir.row) + heir.count_under_way() for heir in self._heirs}
         ready = [heir for heir in self._heirs if len(heir.under_way) < WINDOW]
         if not ready:
             return None
-        return min(ready, key=lambda h: self._live_of(h.row) + h.count_under_way())
+        best = min(ready, key=lambda heir: load[heir])
+        since = self._loop.now - PATIENCE
+        alive = [heir for heir in self._heirs if not heir.under_way or heir.sent_at > since]
+        if alive and load[best] > min(load[heir] for heir in alive) + AHEAD:
+            # Its receipt wakes us, or else this.
+            self._loop.call_later(PATIENCE, self._send_all)
+            return None
+        return best
 
     def _send_batch(self, heir: _Heir) -> bool:
         """Freeze the next connections and send them; False to wait before the next."""
@@ -215,6 +231,7 @@ class Donor:
             self._retry_later()
             return False
         heir.under_way[batch.number] = frozen
+        heir.sent_at = self._loop.now
         return True
 
     def _hear(self, heir: _Heir) -> None:

@@ -98,6 +98,10 @@ class EventLoop:
         """
         self._epoll.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Remove what is parked."""
+        self._watchers.pop(fd, None)
+
     def unregister(self, fd: int) -> None:
         """Wait for `fd` no longer; to be called before it is closed. Harmless if it is unknown.
 

@@ -128,7 +128,7 @@ class Traveller:
             # because it is the same connection: the other worker reads it and closes.
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RD)
-        self._loop.unregister(self._sock.fileno())
+        self._loop.forget(self._sock.fileno())
         self._state = CLOSED
         self._reading = False
         self._out = None

@@ -14,7 +14,7 @@ from wiring import Notes, narrow, receive, tcp_pair, turn, unix_pair
 
 from epolld.net import handoff
 from epolld.net.frozen import BATCH
-from epolld.net.handoff import can_move
+from epolld.net.handoff import AHEAD, can_move
 from epolld.net.protocol import Protocol
 from epolld.services.chargen import ROUND, Chargen
 from epolld.services.echo import Echo
@@ -72,7 +72,7 @@ def test_many_batches_and_the_emptiest_heirs(world: World) -> None:
     world.until(lambda: world.done)
     assert world.done == [3 * BATCH + 5]
     assert old.service.live == 0
-    assert abs(full.service.live - empty.service.live) <= BATCH
+    assert abs(full.service.live - empty.service.live) <= AHEAD + BATCH
     for client in clients:
         client.send(b"x\n")
     for client in clients:
@@ -87,7 +87,7 @@ def test_fewer_than_a_batch_are_spread(world: World) -> None:
     for old in olds:
         world.give(old, *news)
     world.until(lambda: len(world.done) == 2)
-    assert {new.service.live for new in news} == {50}
+    assert abs(news[0].service.live - news[1].service.live) <= AHEAD
 
 
 def test_a_limit_and_the_rest_goes_on(world: World) -> None:

@@ -174,13 +174,13 @@ def test_heir_leaves_before_it_reads(world: World) -> None:
 
 def test_donor_dies_and_what_it_sent_lives(world: World) -> None:
     old, new = world.side(), world.side()
-    clients = world.connect(old, 2 * BATCH)
+    clients = world.connect(old, BATCH)
     donor = world.give(old, new)
     turn(new.loop)  # one receipt is unread: the next receive says ECONNRESET
     for heir in donor._heirs:
         heir.sock.close()
     old.die()
-    world.until(lambda: new.service.live == 2 * BATCH)
+    world.until(lambda: new.service.live == BATCH)
     check_all(world, clients)
 
 
