@@ -11,8 +11,9 @@ from harness import Client, Daemon
 from processes import eventually
 from stream_check import Arrivals
 
+from epolld.net.frozen import BATCH  # a receipt is for so many
+
 COUNT = 240
-BATCH = 64  # net/frozen.py: a receipt is for so many
 SLOW = {"name": "mine", "protocol": "movable:Slow", "bind": "127.0.0.1:0"}
 UPPER = {"name": "upper", "bind": "127.0.0.1:0"}
 

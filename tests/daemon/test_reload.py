@@ -149,8 +149,10 @@ def test_a_long_lived_connection_stays_with_its_worker(daemon: Callable[..., Dae
     for generation in (2, 3):
         running.reload()
         assert client.ask(b"?", len(pid) + 1).strip() == pid
-        serving = [w for w in running.workers() if not w.state]
-        assert {w.generation for w in serving} == {generation}
+        # "reload done" comes before the old workers have read that they are to leave.
+        eventually(
+            lambda now=generation: {w.generation for w in running.workers() if not w.state} == {now}
+        )
         other = running.client(running.address("who"))
         assert other.line() != pid
         other.close()

@@ -317,7 +317,7 @@ def test_new_workers_cannot_boot_after_the_execution(
     made.write_module("mine", "from movable import Where as P\n")
     victim = next(pid for pid in pids(made) if pid != old)
     os.kill(victim, signal.SIGKILL)
-    made.wait_log("SIGKILL")
+    made.wait_log(rf"pid {victim}, .* killed by SIGKILL")
     made.expect("SIGKILL")
     made.allow("next try")
     assert victim not in {worker.pid for worker in made.wait_workers(2, generation=1)}
