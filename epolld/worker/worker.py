@@ -211,8 +211,8 @@ class Worker:
         heirs = heirs or {}
         moving = [s for s in self._services if heirs and s.name in movable]
         if self._state is not State.DRAINING:
-            self._enter(State.DRAINING)
             self._admission.stop()
+            self._enter(State.DRAINING)
             self._receiver.close()
             self._farewell = Farewell(self._loop, spread)
             last_words = min(LAST_WORDS, patience / 2)
@@ -262,8 +262,8 @@ class Worker:
     def stop(self) -> None:
         """Leave now: close all connections, with what the kernel still takes."""
         if self._state is not State.DRAINING:
-            self._enter(State.DRAINING)
             self._admission.stop()
+            self._enter(State.DRAINING)
         self._end_connections(patience=0)
         self._loop.call_later(LAST_LOOK, self._loop.stop)
 

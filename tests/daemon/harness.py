@@ -278,6 +278,15 @@ class Daemon:
         self.send(signal.SIGHUP)
         line = self.wait_log("reload (done|failed)", 15, before + 1)
         assert ("reload done" in line) is ok, line
+        if ok:
+            # The old workers read a moment later that they are to leave; until then they accept.
+            found = re.search(r"generation (\d+)", line)
+            assert found is not None, line
+            number = int(found[1])
+            eventually(
+                lambda: all(w.state for w in self.workers() if w.generation < number),
+                what="the old workers leave the accept queues",
+            )
         return line
 
     def wait_exit(self, timeout: float = TIMEOUT) -> int:
