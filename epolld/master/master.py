@@ -14,25 +14,21 @@ import signal
 from collections.abc import Callable
 
 from epolld import __version__
-from epolld import config as configs
 from epolld import log as logs
 from epolld.config import Loaded
-from epolld.errors import EpolldError, ExitCode
-from epolld.host import limits, proctitle
+from epolld.errors import ExitCode
+from epolld.host import proctitle
 from epolld.host.generation import Generation, WorkerMain
 from epolld.host.listeners import (
     STORE_PREFIX,
     Inherited,
-    open_listeners,
-    tune,
-    without_effect,
 )
 from epolld.host.pidfile import PidFile
 from epolld.host.signals import SignalQueue, blocked, sent_by_terminal
 from epolld.host.systemd import Notifier
 from epolld.master import upgrade, watchdog
 from epolld.master.pool import Pool, State, WorkerHandle
-from epolld.master.reload import Changeover
+from epolld.master.reload import Reloads
 from epolld.master.staff import Staff
 from epolld.master.upgrade import Origin, SavedMaster
 from epolld.net.loop import EventLoop
@@ -50,9 +46,7 @@ class Master:
         inherited: Inherited,
         worker_main: WorkerMain,
     ) -> None:
-        self._reload_config = reload_config
         self._inherited = inherited
-        self._identity = first.identity
         self._first = first
         self._pidfile: PidFile | None = None
         self._notifier = Notifier(None)
@@ -61,18 +55,16 @@ class Master:
         self._pool = Pool(self._loop, self._signals, worker_main, self, self._close_in_child)
         nothing = Generation(0, first.loaded, (), first.identity)
         self._staff = Staff(self._loop, self._pool, nothing)
-        self._changeover: Changeover | None = None  # in progress
-        self._last_number = 1
-        self._reload_again = False  # a HUP came during a reload
-        self._told_to_wait = False  # in the log, why a reload does not begin
-        self._trouble = ""  # of the last reload, for the status line
-        self._stopping = False
+        self._reloads = Reloads(
+            self._pool, self._staff, inherited, reload_config, self._on_first_start
+        )
         self._trial = 0  # pid of the trial run of an upgrade, while it is under way
         self._exit_code = ExitCode.OK
         self._on_started: Callable[[str, int], None] = lambda reason, code: None
         # What each signal means.
         self._actions: dict[int, Callable[[], None]] = {
-            signal.SIGHUP: self.reload,
+            # Read the configuration and user code anew, as a transaction.
+            signal.SIGHUP: self._reloads.request,
             signal.SIGTERM: self.stop_gracefully,  # a second one: at once
             signal.SIGQUIT: self.stop_gracefully,
             signal.SIGINT: self.stop_fast,
@@ -106,7 +98,7 @@ class Master:
         `watchdog_interval`, in seconds, is how often systemd wants to hear from us.
         """
         self._pidfile = pidfile
-        self._notifier = notifier
+        self._notifier = self._reloads.notifier = notifier
         self._on_started = on_started
         self._origin = origin
         proctitle.set_title(proctitle.master_title(self._first.config.master.title))
@@ -121,7 +113,7 @@ class Master:
                 log.warning("the inherited socket %r is used by no service", name)
         gc.collect()  # what is garbage now would be kept for ever by the freeze before a fork
         if origin.saved is None:
-            self._start_generation(self._first)
+            self._reloads.start(self._first)
         else:
             self._take_over(origin.saved)
         self._look()
@@ -141,9 +133,17 @@ class Master:
                 log.info("got %s", signal.Signals(number).name)
             self._actions[number]()
 
+    def _on_first_start(self, reason: str, exit_code: int) -> None:
+        """The first generation is ready, or there will be no daemon."""
+        if reason and not self._staff.stopping:
+            self._exit_code = ExitCode(exit_code)
+            self._staff.stopping = True
+        self._on_started(reason, exit_code)
+        self._stop_when_alone()
+
     def stop_gracefully(self) -> None:
         """TERM, QUIT: accept no more, leave when all connections have ended or at the deadline."""
-        if self._stopping:
+        if self._staff.stopping:
             self.stop_fast()
             return
         self._begin_to_stop()
@@ -160,11 +160,10 @@ class Master:
         self._stop_when_alone()
 
     def _begin_to_stop(self) -> None:
-        if not self._stopping:
-            self._stopping = True
+        if not self._staff.stopping:
+            self._staff.stopping = True
             self._notifier.stopping("stopping")
-            if self._changeover is not None:
-                self._changeover.cancel("told to stop before it was ready")
+            self._reloads.cancel("told to stop before it was ready")
             self._end_trial()
             self._remove_listeners()
 
@@ -174,152 +173,9 @@ class Master:
             listener.remove()
 
     def _stop_when_alone(self) -> None:
-        if self._stopping and not len(self._pool) and not self._trial:
+        if self._staff.stopping and not len(self._pool) and not self._trial:
             log.info("stopped")
             self._loop.stop()
-
-    # -- reload ----------------------------------------------------------------------------------
-
-    def reload(self) -> None:
-        """HUP: read the configuration and user code anew, as a transaction."""
-        if self._stopping:
-            return
-        if self._changeover is not None:
-            self._reload_again = True  # one more afterwards, however many came
-            return
-        if self._must_wait():
-            self._reload_again = True
-            return
-        self._notifier.reloading()
-        old = self._generation
-        try:
-            loaded = self._reload_config()
-            held = {listener.key: listener for listener in old.listeners}
-            listeners = open_listeners(loaded.config.services, held, self._inherited)
-        except EpolldError as error:
-            self._reload_failed(str(error))
-            return
-        self._last_number += 1
-        self._start_generation(Generation(self._last_number, loaded, listeners, self._identity))
-
-    def _start_generation(self, generation: Generation) -> None:
-        first = self._generation.number == 0
-        self._changeover = Changeover(
-            self._pool,
-            generation,
-            self._staff.wanted(generation),
-            self._started if first else self._reloaded,
-            self._start_failed if first else self._roll_back,
-        )
-        self._changeover.begin()
-
-    def _started(self, generation: Generation) -> None:
-        """The first generation is ready."""
-        self._swap(generation)
-        places = ", ".join(f"{each} ({each.service.name})" for each in generation.listeners)
-        log.info(
-            "ready: %d workers, generation %d, listening on %s",
-            self._staff.wanted(generation),
-            generation.number,
-            places,
-        )
-        self._notifier.ready(self._status())
-        self._on_started("", 0)
-        self._reload_once_more()
-
-    def _start_failed(self, generation: Generation, reason: str, exit_code: int) -> None:
-        """The first generation cannot boot: then there is no daemon."""
-        self._changeover = None
-        code = ExitCode(exit_code or ExitCode.BOOT_FAILED)
-        self._on_started(reason, code)
-        if not self._stopping:
-            for line in reason.splitlines():
-                log.error("%s", line)
-            log.error("start failed")
-            self._exit_code = code
-        self._staff.generation = generation  # its listeners are to be removed
-        self._stopping = True
-        self._stop_when_alone()
-
-    def _reloaded(self, generation: Generation) -> None:
-        """The new generation is ready: from now on it is the one in force."""
-        old = self._generation
-        for path in (
-            *configs.needs_restart(old.config, generation.config),
-            *without_effect(old.listeners, generation.listeners),
-        ):
-            log.warning("%s has changed, which takes effect at a restart", path)
-        for change in configs.changes(old.config, generation.config):
-            log.info("%s", change)
-        self._trouble = ""
-        self._configure_logs(generation)
-        self._swap(generation)
-        log.info(
-            "reload done: generation %d, %d workers",
-            generation.number,
-            self._staff.wanted(generation),
-        )
-        self._notifier.ready(self._status())
-        self._reload_once_more()
-
-    def _swap(self, generation: Generation) -> None:
-        """The new generation takes over."""
-        old = self._generation
-        self._changeover = None
-        for listener in generation.listeners:
-            try:
-                tune(listener)
-            except (OSError, EpolldError) as error:
-                log.error("%s stays as it was: %s", listener, error)
-            if listener not in old.listeners and listener.store_name():
-                self._notifier.store(listener.store_name(), listener.sock.fileno())
-        self._staff.put_in_force(generation)
-        self._drop_listeners(old, kept=generation)
-        most = generation.config.workers.max_connections
-        shortage = limits.warn_of_shortage(most, len(generation.listeners))
-        if shortage:
-            log.warning("%s", shortage)
-
-    def _roll_back(self, generation: Generation, reason: str, _exit_code: int) -> None:
-        """The new generation cannot boot: forget it."""
-        self._changeover = None
-        self._drop_listeners(generation, kept=self._generation)
-        if not self._stopping:
-            self._reload_failed(reason)
-
-    def _reload_failed(self, reason: str) -> None:
-        for line in reason.splitlines():
-            log.error("%s", line)
-        first = reason.splitlines()[0] if reason else "unknown"
-        log.error("reload failed: %s; generation %d goes on", first, self._generation.number)
-        self._trouble = f"; the last reload failed: {first}"
-        self._staff.converge()  # a worker may have died meanwhile
-        self._notifier.ready(self._status())
-        self._reload_once_more()
-
-    def _must_wait(self) -> bool:
-        """Whether too many older generations are still leaving; says so once."""
-        leaving = self._staff.leaving()
-        wait = leaving >= self._generation.config.workers.max_old_generations
-        if wait and not self._told_to_wait:
-            log.info("reload waits: %d generations are still leaving", leaving)
-        self._told_to_wait = wait
-        return wait
-
-    def _reload_once_more(self) -> None:
-        if self._reload_again and self._changeover is None and not self._must_wait():
-            self._reload_again = False
-            self.reload()
-
-    def _drop_listeners(self, generation: Generation, kept: Generation) -> None:
-        """Close what only `generation` listened on."""
-        stay = {listener.sock for listener in kept.listeners}
-        for listener in generation.listeners:
-            if listener.sock not in stay:
-                self._notifier.unstore(listener.store_name())
-                self._inherited.give_up(listener.store_name())
-                if listener.sock not in self._inherited:
-                    listener.remove()
 
     # -- the number of workers -------------------------------------------------------------------
 
@@ -327,20 +183,18 @@ class Master:
         """WINCH: drain all workers and wait; clients queue at the listeners until HUP."""
         if sent_by_terminal():
             log.debug("WINCH ignored: this process belongs to a terminal, which sends it")
-        elif self._stopping or self._changeover is not None:
+        elif self._staff.stopping or self._reloads.in_progress():
             log.warning("WINCH ignored: a start, reload or stop is in progress")
         else:
             log.info("suspended: HUP resumes")
             self._staff.suspend()
-            self._notifier.status(self._status())
+            self._notifier.status(self._reloads.status())
 
     # -- what the pool tells ---------------------------------------------------------------------
 
     def on_ready(self, worker: WorkerHandle) -> None:
         """A worker has booted."""
-        if self._changeover is not None and worker.generation is self._changeover.generation:
-            self._changeover.on_ready(worker)
-        elif worker.generation is self._generation:
+        if not self._reloads.on_ready(worker) and worker.generation is self._generation:
             self._staff.on_ready(worker)
 
     def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
@@ -349,16 +203,15 @@ class Master:
             how = f"{how}: {worker.killed_for}"
         expected = worker.dismissed or (before is State.DRAINING and how.endswith("status 0"))
         log.log(logging.INFO if expected else logging.WARNING, "%s %s", worker, how)
-        if self._changeover is not None and worker.generation is self._changeover.generation:
-            self._changeover.on_gone(worker, how)
-        elif (
-            worker.generation is self._generation
+        if (
+            not self._reloads.on_gone(worker, how)
+            and worker.generation is self._generation
             and before is not State.DRAINING
             and not worker.dismissed
         ):
             self._staff.on_death(worker)
         self._stop_when_alone()
-        self._reload_once_more()
+        self._reloads.request_pending()
 
     # -- the rest --------------------------------------------------------------------------------
 
@@ -369,18 +222,11 @@ class Master:
             self._pool.hand_log(fd)
             log.info("log file reopened")
 
-    def _configure_logs(self, generation: Generation) -> None:
-        settings = generation.config.logging
-        try:
-            logs.configure(settings.level, settings.target, settings.format, settings.file)
-        except EpolldError as error:
-            log.error("logging stays as it was: %s", error)
-
     # -- upgrade in place --------------------------------------------------------------------------
 
     def upgrade(self) -> None:
         """USR2: execute the program anew, in this process, after a trial run."""
-        if self._changeover is not None or self._stopping or self._trial:
+        if self._reloads.in_progress() or self._staff.stopping or self._trial:
             log.warning("upgrade refused: a start, reload, stop or upgrade is in progress")
             return
         try:
@@ -397,11 +243,11 @@ class Master:
             deadline.cancel()
             self._stop_when_alone()
             said = upgrade.read_trial(output)
-            if self._stopping:
+            if self._staff.stopping:
                 return
             if code != 0:
                 log.error("upgrade failed: the trial run ended with %d: %s", code, said)
-            elif self._changeover is not None:
+            elif self._reloads.in_progress():
                 log.warning("upgrade failed: a reload has begun meanwhile")
             else:
                 self._execute()
@@ -423,7 +269,7 @@ class Master:
                 upgrade.execute(self._save(came), {**os.environ, **self._origin.environ})
             except OSError as error:
                 log.error("upgrade failed: cannot execute %s: %s", self._origin.program(), error)
-        self._notifier.ready(self._status())
+        self._notifier.ready(self._reloads.status())
         self._obey(came)
 
     def _save(self, signals: list[int]) -> SavedMaster:
@@ -436,7 +282,7 @@ class Master:
             version=__version__,
             configs=upgrade.save_configs(self._pool, self._generation),
             generation=self._generation.number,
-            last_number=self._last_number,
+            last_number=self._reloads.last_number,
             extra_workers=self._staff.extra,
             suspended=self._staff.suspended,
             listeners=[upgrade.save_listener(each) for each in self._generation.listeners],
@@ -454,7 +300,7 @@ class Master:
         self._staff.generation = self._first
         self._staff.extra = saved.extra_workers
         self._staff.suspended = saved.suspended
-        self._last_number = saved.last_number
+        self._reloads.last_number = saved.last_number
         upgrade.restore_workers(saved, self._pool, self._generation, self._loop.now)
         log.info(
             "upgraded from epolld %s to %s; %d workers are adopted",
@@ -464,9 +310,9 @@ class Master:
         )
         self._pool.reap()
         if saved.suspended:
-            self._notifier.ready(self._status())
+            self._notifier.ready(self._reloads.status())
         else:
-            self.reload()
+            self._reloads.request()
         self._obey(saved.signals)
 
     # -- looking after it all --------------------------------------------------------------------
@@ -474,13 +320,10 @@ class Master:
     def _look(self) -> None:
         """Every second: the watchdog, and the line for `systemctl status`."""
         self._pool.look_for_stuck(self._loop.now)
-        if self._changeover is None and not self._stopping:
+        if not self._reloads.in_progress() and not self._staff.stopping:
             self._staff.look()
-            self._notifier.status(self._status())
+            self._notifier.status(self._reloads.status())
         self._loop.call_later(watchdog.LOOK, self._look)
-
-    def _status(self) -> str:
-        return f"{self._staff.describe()}{self._trouble}"
 
     def _feed_watchdog(self, interval: float) -> None:
         """Tell systemd that this loop turns."""
@@ -492,9 +335,7 @@ class Master:
         if self._pidfile is not None:
             self._pidfile.close()
         needed = {listener.sock for listener in generation.listeners}
-        known = [self._generation]
-        if self._changeover is not None:
-            known.append(self._changeover.generation)
+        known = filter(None, (self._generation, self._reloads.coming()))
         for each in known:
             for listener in each.listeners:
                 if listener.sock not in needed:

@@ -3,16 +3,28 @@
     starting → done      all new workers are ready: they serve, the old ones drain
              ↘ failed    one cannot boot: the new ones go, the old ones never noticed
 
-The first start is the same with no old generation. Who begins it has validated the
-configuration and bound the addresses; who listens to `on_done` and `on_failed` says what follows.
+`Changeover` is that and no more; the first start is the same with no old generation. `Reloads` is
+what stands around it: it reads the configuration and binds the addresses before, swaps the
+generations after, and has one change at a time.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
+from epolld import config as configs
+from epolld import log as logs
+from epolld.config import Loaded
+from epolld.errors import EpolldError, ExitCode
+from epolld.host import limits
 from epolld.host.generation import Generation
+from epolld.host.listeners import Inherited, open_listeners, tune, without_effect
+from epolld.host.systemd import Notifier
 from epolld.master.pool import Pool, State, WorkerHandle
+from epolld.master.staff import Staff
+
+log = logging.getLogger("epolld.master")
 
 
 class Changeover:
@@ -66,3 +78,205 @@ class Changeover:
         for worker in self._pool.of(self.generation, State.STARTING, State.READY):
             self._pool.stop(worker)
         self._on_failed(self.generation, reason, exit_code)
+
+
+class Reloads:
+    """Puts one generation after another in force, and says how it went."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        staff: Staff,
+        inherited: Inherited,
+        read_config: Callable[[], Loaded],
+        on_started: Callable[[str, int], None],
+    ) -> None:
+        self.notifier = Notifier(None)
+        self.last_number = 1  # of a generation
+        self._pool = pool
+        self._staff = staff
+        self._inherited = inherited
+        self._read_config = read_config
+        self._on_started = (
+            on_started  # the first start: with a reason and an exit code, or "" and 0
+        )
+        self._changeover: Changeover | None = None  # in progress
+        self._again = False  # another was asked for meanwhile
+        self._told_to_wait = False  # in the log, why a reload does not begin
+        self._trouble = ""  # of the last one, for the status line
+
+    def in_progress(self) -> bool:
+        """Whether a start or reload is under way."""
+        return self._changeover is not None
+
+    def coming(self) -> Generation | None:
+        """The generation that is being started."""
+        return None if self._changeover is None else self._changeover.generation
+
+    def status(self) -> str:
+        """The line for `systemctl status`."""
+        return f"{self._staff.describe()}{self._trouble}"
+
+    def start(self, generation: Generation) -> None:
+        """Start the first generation."""
+        self._begin(generation, self._started, self._start_failed)
+
+    def request(self) -> None:
+        """Read the configuration and user code anew; one at a time, however many are asked for."""
+        if self._staff.stopping:
+            return
+        if self._changeover is not None or self._must_wait():
+            self._again = True
+            return
+        self.notifier.reloading()
+        old = self._staff.generation
+        try:
+            loaded = self._read_config()
+            held = {listener.key: listener for listener in old.listeners}
+            listeners = open_listeners(loaded.config.services, held, self._inherited)
+        except EpolldError as error:
+            self._failed(str(error))
+            return
+        self.last_number += 1
+        generation = Generation(self.last_number, loaded, listeners, old.identity)
+        self._begin(generation, self._done, self._roll_back)
+
+    def request_pending(self) -> None:
+        """Begin the reload that was asked for during another, if it need not wait any more."""
+        if self._again and self._changeover is None and not self._must_wait():
+            self._again = False
+            self.request()
+
+    def cancel(self, reason: str) -> None:
+        """Give up what is in progress: the daemon stops."""
+        if self._changeover is not None:
+            self._changeover.cancel(reason)
+
+    def on_ready(self, worker: WorkerHandle) -> bool:
+        """A worker has booted; False if it is none of the coming generation's."""
+        if self._changeover is None or worker.generation is not self._changeover.generation:
+            return False
+        self._changeover.on_ready(worker)
+        return True
+
+    def on_gone(self, worker: WorkerHandle, how: str) -> bool:
+        """A worker has ended; False if it was none of the coming generation's."""
+        if self._changeover is None or worker.generation is not self._changeover.generation:
+            return False
+        self._changeover.on_gone(worker, how)
+        return True
+
+    def _begin(
+        self,
+        generation: Generation,
+        on_done: Callable[[Generation], None],
+        on_failed: Callable[[Generation, str, int], None],
+    ) -> None:
+        count = self._staff.wanted(generation)
+        self._changeover = Changeover(self._pool, generation, count, on_done, on_failed)
+        self._changeover.begin()
+
+    def _started(self, generation: Generation) -> None:
+        """The first generation is ready."""
+        self._swap(generation)
+        places = ", ".join(f"{each} ({each.service.name})" for each in generation.listeners)
+        log.info(
+            "ready: %d workers, generation %d, listening on %s",
+            self._staff.wanted(generation),
+            generation.number,
+            places,
+        )
+        self.notifier.ready(self.status())
+        self._on_started("", 0)
+        self.request_pending()
+
+    def _start_failed(self, generation: Generation, reason: str, exit_code: int) -> None:
+        """The first generation cannot boot: then there is no daemon."""
+        self._changeover = None
+        self._staff.generation = generation  # its listeners are to be removed
+        if not self._staff.stopping:
+            for line in reason.splitlines():
+                log.error("%s", line)
+            log.error("start failed")
+        self._on_started(reason, exit_code or ExitCode.BOOT_FAILED)
+
+    def _done(self, generation: Generation) -> None:
+        """The new generation is ready: from now on it is the one in force."""
+        old = self._staff.generation
+        for path in (
+            *configs.needs_restart(old.config, generation.config),
+            *without_effect(old.listeners, generation.listeners),
+        ):
+            log.warning("%s has changed, which takes effect at a restart", path)
+        for change in configs.changes(old.config, generation.config):
+            log.info("%s", change)
+        self._trouble = ""
+        _configure_logs(generation)
+        self._swap(generation)
+        count = self._staff.wanted(generation)
+        log.info("reload done: generation %d, %d workers", generation.number, count)
+        self.notifier.ready(self.status())
+        self.request_pending()
+
+    def _swap(self, generation: Generation) -> None:
+        """The new generation takes over."""
+        old = self._staff.generation
+        self._changeover = None
+        for listener in generation.listeners:
+            try:
+                tune(listener)
+            except (OSError, EpolldError) as error:
+                log.error("%s stays as it was: %s", listener, error)
+            if listener not in old.listeners and listener.store_name():
+                self.notifier.store(listener.store_name(), listener.sock.fileno())
+        self._staff.put_in_force(generation)
+        self._drop_listeners(old, kept=generation)
+        most = generation.config.workers.max_connections
+        shortage = limits.warn_of_shortage(most, len(generation.listeners))
+        if shortage:
+            log.warning("%s", shortage)
+
+    def _roll_back(self, generation: Generation, reason: str, _exit_code: int) -> None:
+        """The new generation cannot boot: forget it."""
+        self._changeover = None
+        self._drop_listeners(generation, kept=self._staff.generation)
+        if not self._staff.stopping:
+            self._failed(reason)
+
+    def _failed(self, reason: str) -> None:
+        for line in reason.splitlines():
+            log.error("%s", line)
+        first = reason.splitlines()[0] if reason else "unknown"
+        number = self._staff.generation.number
+        log.error("reload failed: %s; generation %d goes on", first, number)
+        self._trouble = f"; the last reload failed: {first}"
+        self._staff.converge()  # a worker may have died meanwhile
+        self.notifier.ready(self.status())
+        self.request_pending()
+
+    def _must_wait(self) -> bool:
+        """Whether too many older generations are still leaving; says so once."""
+        leaving = self._staff.leaving()
+        wait = leaving >= self._staff.generation.config.workers.max_old_generations
+        if wait and not self._told_to_wait:
+            log.info("reload waits: %d generations are still leaving", leaving)
+        self._told_to_wait = wait
+        return wait
+
+    def _drop_listeners(self, generation: Generation, kept: Generation) -> None:
+        """Close what only `generation` listened on."""
+        stay = {listener.sock for listener in kept.listeners}
+        for listener in generation.listeners:
+            if listener.sock not in stay:
+                self.notifier.unstore(listener.store_name())
+                self._inherited.give_up(listener.store_name())
+                if listener.sock not in self._inherited:
+                    listener.remove()
+
+
+def _configure_logs(generation: Generation) -> None:
+    settings = generation.config.logging
+    try:
+        logs.configure(settings.level, settings.target, settings.format, settings.file)
+    except EpolldError as error:
+        log.error("logging stays as it was: %s", error)
