@@ -314,7 +314,8 @@ class Daemon:
         if self._process is not None and self.exit_code is None:
             if self.same_descriptors and self._base and self._process.poll() is None:
                 try:
-                    eventually(lambda: self.other_descriptors() == self._base, 3)
+                    # Fewer is no leak: the master may just have been telling systemd something.
+                    eventually(lambda: self.other_descriptors() <= self._base, 3)
                 except AssertionError:
                     found = descriptors(self.pid)
                     troubles.append(f"the master had {self._base} other descriptors, now {found}")
