@@ -19,10 +19,7 @@ from epolld.config import Loaded
 from epolld.errors import ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Generation, WorkerMain
-from epolld.host.listeners import (
-    STORE_PREFIX,
-    Inherited,
-)
+from epolld.host.listeners import STORE_PREFIX, Inherited
 from epolld.host.pidfile import PidFile
 from epolld.host.signals import SignalQueue, blocked, sent_by_terminal
 from epolld.host.systemd import Notifier
