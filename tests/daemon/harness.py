@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from processes import Worker, descriptors, eventually, in_session, listeners, wait_ended
+from processes import (
+    Worker,
+    descriptors,
+    eventually,
+    in_session,
+    listeners,
+    status,
+    wait_ended,
+)
 from processes import workers_among as _workers_among
 
 HERE = Path(__file__).parent
@@ -175,7 +183,17 @@ class Daemon:
         master = LINE.match(self.find_log(r"ready: "))
         assert master
         self.pid = int(master[3])  # not our child's, if that is a wrapper
+        eventually(self._count_base, what="the master at rest")
+
+    def _count_base(self) -> bool:
+        """Count the master's descriptors while it sleeps in epoll_wait: a moment before, it may
+        have one open to tell systemd something. False if it woke up meanwhile."""
+        before = status(self.pid)
         self._base = self.other_descriptors()
+        after = status(self.pid)
+        slept = before["State"][0] == after["State"][0] == "S"
+        key = "voluntary_ctxt_switches"
+        return slept and before[key] == after[key]
 
     def adopt_session(self, session: int) -> None:
         """Processes of this session must be gone at the end, too."""
@@ -314,8 +332,7 @@ class Daemon:
         if self._process is not None and self.exit_code is None:
             if self.same_descriptors and self._base and self._process.poll() is None:
                 try:
-                    # Fewer is no leak: the master may just have been telling systemd something.
-                    eventually(lambda: self.other_descriptors() <= self._base, 3)
+                    eventually(lambda: self.other_descriptors() == self._base, 3)
                 except AssertionError:
                     found = descriptors(self.pid)
                     troubles.append(f"the master had {self._base} other descriptors, now {found}")
