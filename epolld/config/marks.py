@@ -97,6 +97,8 @@ def parse(text: str, file: str, fixed: Place | None = None) -> Node | None:
 
 def _explain(error: Any, text: str, line: int, column: int) -> str:
     """The parser's message, with a remedy for the usual mistakes."""
+    if "nesting depth" in (error.problem or ""):  # newer parsers have a limit of their own
+        return f"nested deeper than {MAX_DEPTH} levels"
     lines = text.split("\n")
     here = lines[line] if line < len(lines) else ""
     message = f"not YAML: {error.problem or 'syntax error'}"

@@ -15,9 +15,10 @@ from processes import eventually, status
 
 def interpreter_for_all() -> None:
     """The workers go on importing after they have become another user."""
-    for folder in (Path(sys.executable).resolve(), *Path(sys.prefix, "x").parents):
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            needs.lacking(f"an interpreter that other users may run ({folder} is closed)")
+    interpreter = Path(sys.executable).resolve()
+    for path in (interpreter, *interpreter.parents, *Path(sys.prefix, "x").parents):
+        if not path.stat().st_mode & stat.S_IXOTH:
+            needs.lacking(f"an interpreter that other users may run ({path} is closed)")
 
 
 def test_workers_become_the_user(daemon: Callable[..., Daemon]) -> None:
