@@ -15,7 +15,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "epolld"
 
-LEAVES = {"errors", "units", "address", "log", "logline", "logsink", "scoreboard", "channel"}
+LEAVES = {
+    "errors",
+    "units",
+    "address",
+    "log",
+    "logline",
+    "logsink",
+    "causes",
+    "scoreboard",
+    "channel",
+}
 BUILT_ON = LEAVES | {"config", "host", "net"}
 
 # What each room may import besides itself. Leaves are rooms of one file.
