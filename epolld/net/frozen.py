@@ -22,8 +22,7 @@ class Frozen(msgspec.Struct, frozen=True, array_like=True):
 
     id: int
     service: str
-    family: int  # of the socket, AF_INET and so on
-    peer: Any  # as accept() gave it
+    peer: Any  # as the transport keeps it
     age: float  # seconds
     silent: float  # seconds since the last byte in or out
     reading: bool
@@ -32,6 +31,8 @@ class Frozen(msgspec.Struct, frozen=True, array_like=True):
     eof_written: bool
     writing_paused: bool  # the protocol has been told to pause
     limits: tuple[int, int]  # the write buffer's (low, high), in bytes
+    bytes_in: int
+    bytes_out: int
     unsent: bytes  # accepted for writing; the kernel has not taken it yet
     state: bytes  # the protocol's own, from its freeze()
 

@@ -337,11 +337,7 @@ class Receiver:
             log.error("hand-over: there is no service %r here, closing", frozen.service)
             os.close(fd)
             return
-        # The descriptor is non-blocking (that is a flag of the open file, which travels), but the
-        # socket object has to be told.
-        sock = socket.socket(frozen.family, socket.SOCK_STREAM, 0, fileno=fd)
-        sock.setblocking(False)
-        service.adopt(sock, frozen)
+        service.adopt(fd, frozen)  # non-blocking: that is a flag of the open file, which travels
 
     def _lose(self, sock: socket.socket) -> None:
         self._donors.discard(sock)

@@ -8,9 +8,11 @@ no more comes (FIN), then listened to, and what it says thrown away, until it cl
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 
+from epolld.net.descriptor import shutdown
 from epolld.net.loop import EventLoop
 
 # How long, at most, to wait for the peer's end: by then it has had the answer, or never will.
@@ -18,43 +20,43 @@ PATIENCE = 2.0  # seconds
 DISCARD_SIZE = 65536  # bytes a turn
 
 
-def linger(loop: EventLoop, sock: socket.socket, always: bool = False) -> None:
-    """Close `sock`, now if the peer has sent nothing that is unread, else after its end.
+def linger(loop: EventLoop, fd: int, always: bool = False) -> None:
+    """Close socket `fd`, now if the peer has sent nothing that is unread, else after its end.
 
     `always` waits for the peer's end in any case: for a connection that is ended while its peer
     may be about to send.
     """
     try:
-        wait = bool(sock.recv(DISCARD_SIZE))
+        wait = bool(os.read(fd, DISCARD_SIZE))
     except BlockingIOError:  # the usual case: nothing is unread
         wait = always
     except OSError:
         wait = False
     if not wait:
-        sock.close()
+        os.close(fd)
         return
     try:
-        sock.shutdown(socket.SHUT_WR)
-        Linger(loop, sock)
+        shutdown(fd, socket.SHUT_WR)
+        Linger(loop, fd)
     except OSError:
-        sock.close()
+        os.close(fd)
 
 
 class Linger:
     """A socket whose connection is over for us, kept until its peer has closed, too."""
 
-    __slots__ = ("_loop", "_sock", "_timer")
+    __slots__ = ("_fd", "_loop", "_timer")
 
-    def __init__(self, loop: EventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: EventLoop, fd: int) -> None:
         self._loop = loop
-        self._sock = sock
-        loop.add(sock.fileno(), select.EPOLLIN, self)
+        self._fd = fd
+        loop.add(fd, select.EPOLLIN, self)
         self._timer = loop.call_later(PATIENCE, self._close)
 
     def on_ready(self, _events: int) -> None:
         """Throw away what the peer says, until it has said all."""
         try:
-            ended = not self._sock.recv(DISCARD_SIZE)
+            ended = not os.read(self._fd, DISCARD_SIZE)
         except BlockingIOError:
             return
         except OSError:
@@ -63,6 +65,6 @@ class Linger:
             self._close()
 
     def _close(self) -> None:
-        self._loop.unregister(self._sock.fileno())
+        self._loop.unregister(self._fd)
         self._timer.cancel()
-        self._loop.call_soon(self._sock.close)
+        self._loop.call_soon(lambda: os.close(self._fd))

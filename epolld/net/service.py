@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -28,8 +29,8 @@ class Service:
 
     `factory` is called without arguments for each connection; their ids count up from
     `first_id`. `idle_timeout` in seconds, 0 for
-    none: after so long with no byte in or out a connection is ended. `on_change` is called
-    after each opening and each end.
+    none: after so long with no byte in or out a connection is ended. `on_change` is
+    called with +1 after each opening, with -1 after each end.
     """
 
     def __init__(
@@ -38,15 +39,18 @@ class Service:
         name: str,
         factory: Callable[[], Protocol],
         idle_timeout: float = 0,
-        on_change: Callable[[], object] = lambda: None,
+        on_change: Callable[[int], object] = lambda step: None,
         first_id: int = 1,
     ) -> None:
         self.name = name
         self.live = 0  # connections whose protocols have not been told of their end yet
         self.accepted = 0  # connections ever opened
+        self.closed: dict[str, int] = {}  # ends, by cause; "moved" to another worker is one
+        self.refused: dict[str, int] = {}  # connections that were not served, by cause
         self.protocol_type: type | None = None  # of the protocols that the factory makes
         self.postponed: dict[object, list[Callable[[], object]]] = {}  # calls on frozen transports
         self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
+        self._sockets: dict[Transport, socket.socket] = {}  # made for users that asked
         self._ids = itertools.count(first_id)
         self._loop = loop
         self._factory = factory
@@ -69,30 +73,34 @@ class Service:
             if isinstance(watcher, Transport) and watcher.service is self
         ]
 
-    def open(self, sock: socket.socket, peer: Any) -> None:
-        """Serve a connected non-blocking socket; it belongs to the service from now on."""
-        transport = self._make(sock, peer, next(self._ids))
+    def open(self, fd: int, peer: Any) -> None:
+        """Serve a connected non-blocking socket; it belongs to the service from now on.
+
+        `peer` is its address as accept() gave it.
+        """
+        transport = self._make(fd, peer, next(self._ids))
         if transport is not None:
             self.accepted += 1
             self._begin(transport)
             transport.start()
 
-    def adopt(self, sock: socket.socket, frozen: Frozen) -> None:
+    def adopt(self, fd: int, frozen: Frozen) -> None:
         """Go on with a connection of another worker."""
-        transport = self._make(sock, peer_of(frozen), frozen.id)
+        transport = self._make(fd, peer_of(frozen), frozen.id)
         if transport is not None:
             self._begin(transport, frozen.silent)
             transport.thaw(frozen)
 
-    def _make(self, sock: socket.socket, peer: Any, id: int) -> Transport | None:
+    def _make(self, fd: int, peer: Any, id: int) -> Transport | None:
         try:
             protocol = self._factory()
         except BaseException:
             log.exception("%s: cannot make a protocol; closing the connection", self.name)
-            sock.close()
+            os.close(fd)
+            self.refuse("no_protocol")
             return None
         self.protocol_type = type(protocol)
-        return Transport(self._loop, sock, protocol, self, peer, id)
+        return Transport(self._loop, fd, protocol, self, peer, id)
 
     def _begin(self, transport: Transport, silent: float = 0.0) -> None:
         """Count it, and its idle time."""
@@ -100,14 +108,30 @@ class Service:
         if self._idle is not None:
             self._idle.start(transport, self._loop.now + self._idle_timeout - silent)
             self._wait_for_idle()
-        self._on_change()
+        self._on_change(+1)
 
-    def on_closed(self, transport: Transport) -> None:
+    def refuse(self, cause: str) -> None:
+        """Count a connection that was not served; `cause` is a name of causes.py."""
+        self.refused[cause] = self.refused.get(cause, 0) + 1
+
+    def on_closed(self, transport: Transport, cause: str) -> None:
         """A transport has ended or left, and its descriptor is released."""
         self.live -= 1
+        self.closed[cause] = self.closed.get(cause, 0) + 1
         if self._idle is not None:
             self._idle.end(transport)
-        self._on_change()
+        self._on_change(-1)
+
+    def socket_of(self, transport: Transport) -> socket.socket:
+        """A socket object over the transport's descriptor, for its user; the same each time."""
+        if transport not in self._sockets:
+            self._sockets[transport] = socket.socket(fileno=transport.fileno())
+        return self._sockets[transport]
+
+    def forget_socket(self, transport: Transport) -> None:
+        """The transport gives its descriptor up: the user's object, if there is one, is closed."""
+        if self._sockets and (sock := self._sockets.pop(transport, None)) is not None:
+            sock.detach()
 
     def end_all(self, patience: float, gently: bool) -> None:
         """Close every connection; what cannot be sent within `patience` seconds is dropped.
@@ -142,5 +166,5 @@ class Service:
             if rest > 0:
                 self._idle.start(transport, now + rest)
             else:
-                transport.time_out(f"idle for {now - transport.last_active:.0f}s")
+                transport.time_out(f"idle for {now - transport.last_active:.0f}s", "idle_timeout")
         self._wait_for_idle()

@@ -9,6 +9,7 @@ is something buffered. Most answers fit, and then a message costs one recv and o
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -16,6 +17,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from epolld.net import descriptor
 from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from epolld.net.service import Service
 
 log = logging.getLogger("epolld.connection")
+
+# Not `socket.recv` and `send`: these take a number, need no object, and are called faster.
+os_read = os.read
+os_write = os.write
 
 EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
@@ -47,6 +53,8 @@ DEFAULT_LIMITS = LOW_WATER, HIGH_WATER
 
 WHILE_FROZEN = 0.05  # seconds by which a timer is put off while a connection is under way
 
+RESETS = {errno.ECONNRESET, errno.EPIPE}  # the peer is gone, with bytes under way
+
 UNREGISTERED = -1  # a value of _events: not in the interest list; new, or parked
 
 Buffer = bytes | bytearray | memoryview
@@ -56,7 +64,8 @@ class Transport(Traveller):
     """One connection of a service; made by the acceptor, ended by whoever comes first.
 
     `id` names it for as long as it lives, in whatever worker. `opened` and `last_active` are the
-    loop's time (seconds) at which it was accepted and at which bytes last went in or out.
+    loop's time (seconds) at which it was accepted and at which bytes last went in or out;
+    `bytes_in` and `bytes_out` count what came and what the kernel has taken.
     """
 
     __slots__ = ()  # all are the base's
@@ -64,17 +73,17 @@ class Transport(Traveller):
     def __init__(
         self,
         loop: EventLoop,
-        sock: socket.socket,
+        fd: int,
         protocol: Protocol,
         service: Service,
         peer: Any,
         id: int,
     ) -> None:
         self._loop = loop
-        self._sock = sock
+        self._fd = fd
         self._protocol = protocol
         self._service = service
-        self._peer = peer
+        self._peer = descriptor.pack_peer(peer)
         self._state = OPEN
         self._direct = True  # a write may go straight to the socket: open, no EOF, _out is None
         self._reading = True  # the protocol wants data (it may pause that)
@@ -85,6 +94,8 @@ class Transport(Traveller):
         self._eof_written = False
         self._writing_paused = False
         self._limits = DEFAULT_LIMITS
+        self._cause = ""
+        self.bytes_in = self.bytes_out = 0
         self.id = id
         self.opened = self.last_active = loop.now
 
@@ -105,12 +116,13 @@ class Transport(Traveller):
             if not data:
                 return
             try:
-                sent = self._sock.send(data)
+                sent = os_write(self._fd, data)
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
                 self._break(exc)
                 return
+            self.bytes_out += sent
             self.last_active = self._loop.now
             if sent != len(data):
                 self._direct = False
@@ -150,8 +162,9 @@ class Transport(Traveller):
         if self._state is OPEN:
             self._state = CLOSING
             self._reading = False
+            self._cause = self._cause or "closed"
             if self._out is None:
-                self._lose(None)
+                self.lose(None, self._cause)
             else:
                 self._watch()
         elif self._state is FROZEN:
@@ -162,7 +175,7 @@ class Transport(Traveller):
         if self._state is FROZEN:
             self._postpone(self.abort)
         else:
-            self._lose(None)
+            self.lose(None, "aborted")
 
     def is_closing(self) -> bool:
         """Whether the connection is closing or closed."""
@@ -226,11 +239,11 @@ class Transport(Traveller):
         The addresses are as the socket module gives them. The peer's stays known after the end.
         """
         if name == "peername":
-            return self._peer
+            return descriptor.unpack_peer(self._peer)
         if name == "socket":
-            return self._sock
+            return self._service.socket_of(self) if self._fd >= 0 else default
         if name == "sockname":
-            return self._sock.getsockname() if self._sock.fileno() >= 0 else default
+            return descriptor.local_address(self._fd) if self._fd >= 0 else default
         if name == "service":
             return self._service.name
         if name == "connection_id":
@@ -256,7 +269,7 @@ class Transport(Traveller):
         """Serve what epoll reported. The hot path: one recv, the protocol, maybe its send."""
         if events == EPOLLIN and self._reading:
             try:
-                data = self._sock.recv(self._read_size)
+                data = os_read(self._fd, self._read_size)
             except BlockingIOError:
                 return
             except OSError as exc:
@@ -264,7 +277,9 @@ class Transport(Traveller):
                 return
             if data:
                 self.last_active = self._loop.now
-                if len(data) == FIRST_READ_SIZE:
+                size = len(data)
+                self.bytes_in += size
+                if size == FIRST_READ_SIZE:
                     self._read_size = READ_SIZE
                 try:
                     self._protocol.data_received(data)
@@ -308,24 +323,26 @@ class Transport(Traveller):
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once it is closed."""
-        return self._sock.fileno()
+        return self._fd
 
     def describe_peer(self) -> str:
         """The peer for a log line: `192.0.2.7:4711`, `[2001:db8::7]:4711`, `unix peer`."""
-        peer = self._peer
-        if isinstance(peer, tuple):
-            host, port = peer[:2]
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return "unix peer"
+        return descriptor.describe_peer(descriptor.unpack_peer(self._peer))
 
-    def time_out(self, reason: str) -> None:
+    def time_out(self, reason: str, cause: str) -> None:
         """End the connection because a time limit was reached; what is buffered is dropped."""
         log.info("%s: %s: %s, closing", self._service.name, self.describe_peer(), reason)
-        self._lose(TimeoutError(reason))
+        self.lose(TimeoutError(reason), cause)
+
+    def close_for(self, cause: str) -> None:
+        """Close as `close()`, to be counted under `cause`."""
+        if self._state is OPEN:
+            self._cause = cause
+        self.close()
 
     def close_within(self, patience: float) -> None:
         """Close as `close()`, but drop what cannot be sent within `patience` seconds."""
-        self.close()
+        self.close_for("drained")
         if self._state is CLOSING:
             self._loop.call_later(patience, self.abort)
 
@@ -342,18 +359,18 @@ class Transport(Traveller):
             return
         if self._events == UNREGISTERED:
             try:
-                self._loop.add(self._sock.fileno(), wanted, self)
+                self._loop.add(self._fd, wanted, self)
             except OSError as exc:  # ENOSPC: no more watches for this user; ENOMEM
                 self._break(exc)
                 return
         else:
-            self._loop.modify(self._sock.fileno(), wanted)
+            self._loop.modify(self._fd, wanted)
         self._events = wanted
 
     def _park(self) -> None:
         """Have epoll report nothing, not even errors and hang-ups, until `_watch`."""
         if self._events != UNREGISTERED:
-            self._loop.park(self._sock.fileno())
+            self._loop.park(self._fd)
             self._events = UNREGISTERED
 
     def _flush(self) -> None:
@@ -361,12 +378,13 @@ class Transport(Traveller):
         out = self._out
         assert out is not None
         try:
-            sent = self._sock.send(out)
+            sent = os_write(self._fd, out)
         except BlockingIOError:
             return
         except OSError as exc:
             self._break(exc)
             return
+        self.bytes_out += sent
         self.last_active = self._loop.now
         del out[:sent]  # cheap: a bytearray only moves its start
         if not out:
@@ -377,7 +395,7 @@ class Transport(Traveller):
             self._guard("resume_writing")  # may write again, close or abort
         if self._out is None and self._state is not CLOSED:
             if self._state is CLOSING:
-                self._lose(None)
+                self.lose(None, self._cause)
             else:
                 if self._eof_written:
                     self._shut_writing()
@@ -390,7 +408,7 @@ class Transport(Traveller):
 
     def _shut_writing(self) -> None:
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            descriptor.shutdown(self._fd, socket.SHUT_WR)
         except OSError as exc:  # the peer is gone altogether
             self._break(exc)
 
@@ -405,7 +423,7 @@ class Transport(Traveller):
             self._reading = False
             self._watch()
         else:
-            self.close()
+            self.close_for("eof")
 
     def _on_hangup(self) -> None:
         """EPOLLHUP or EPOLLERR while nobody wants to read.
@@ -414,9 +432,9 @@ class Transport(Traveller):
         unread data before it, so it must wait until the protocol resumes; since it cannot be
         masked, the descriptor leaves the interest list until then, or the loop would spin.
         """
-        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            self._break(OSError(number, os.strerror(number)))
+        error = descriptor.pending_error(self._fd)
+        if error is not None:
+            self._break(error)
         elif self._out is None:
             self._park()
 
@@ -439,19 +457,23 @@ class Transport(Traveller):
             self.describe_peer(),
             exc_info=exc,
         )
-        self._lose(exc)
+        self.lose(exc, "callback_error")
 
     def _break(self, exc: OSError) -> None:
         """The network or the peer ended the connection."""
         log.debug("%s: %s: %s", self._service.name, self.describe_peer(), exc)
-        self._lose(exc)
+        self.lose(exc, "reset" if exc.errno in RESETS else "error")
 
-    def _lose(self, exc: BaseException | None) -> None:
-        """The connection is over: forget the buffer, and tell the protocol after this turn."""
+    def lose(self, exc: BaseException | None, cause: str) -> None:
+        """The connection is over: forget the buffer, and tell the protocol after this turn.
+
+        `cause` is a name of causes.py, under which the end is counted.
+        """
         if self._state is CLOSED:
             return
-        self._loop.unregister(self._sock.fileno())
+        self._loop.unregister(self._fd)
         self._state = CLOSED
+        self._cause = cause
         self._direct = self._reading = False
         self._out = None
         self._loop.call_soon(lambda: self._finish(exc))
@@ -460,11 +482,12 @@ class Transport(Traveller):
         """Tell the protocol and give the descriptor back: deferred, so that within one turn of
         the loop a descriptor's number never comes to mean another connection."""
         self._guard("connection_lost", exc)
+        fd = self._give_up_descriptor()
         if exc is None and not self._eof_received:
-            linger(self._loop, self._sock, self._service.ending)
+            linger(self._loop, fd, self._service.ending)
         else:
-            self._sock.close()
-        self._service.on_closed(self)
+            os.close(fd)
+        self._service.on_closed(self, self._cause)
 
 
 class ConnectionTimer:

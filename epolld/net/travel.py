@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from epolld.net import descriptor
 from epolld.net.frozen import Frozen
 from epolld.net.states import CLOSED, CLOSING, FROZEN, OPEN, State
 
@@ -28,10 +29,12 @@ class Traveller:
     """The base of `Transport`: what a connection consists of, and how it travels."""
 
     __slots__ = (
+        "_cause",
         "_direct",
         "_eof_received",
         "_eof_written",
         "_events",
+        "_fd",
         "_limits",
         "_loop",
         "_out",
@@ -40,21 +43,26 @@ class Traveller:
         "_read_size",
         "_reading",
         "_service",
-        "_sock",
         "_state",
         "_writing_paused",
+        "bytes_in",
+        "bytes_out",
         "id",
         "last_active",
         "opened",
     )
 
     if TYPE_CHECKING:
+        bytes_in: int
+        bytes_out: int
         id: int
         opened: float
         last_active: float
+        _cause: str  # why it ends, once that is known
         _direct: bool
         _eof_received: bool
         _eof_written: bool
+        _fd: int
         _limits: tuple[int, int]
         _loop: EventLoop
         _out: bytearray | None
@@ -63,7 +71,6 @@ class Traveller:
         _read_size: int
         _reading: bool
         _service: Service
-        _sock: socket.socket
         _state: State
         _writing_paused: bool
 
@@ -87,7 +94,6 @@ class Traveller:
         frozen = Frozen(
             self.id,
             self._service.name,
-            self._sock.family,
             # A path need not be text; and in a list, since an abstract name is bytes already.
             [os.fsencode(self._peer)] if isinstance(self._peer, str) else self._peer,
             self._loop.now - self.opened,
@@ -98,6 +104,8 @@ class Traveller:
             self._eof_written,
             self._writing_paused,
             self._limits,
+            self.bytes_in,
+            self.bytes_out,
             b"" if self._out is None else bytes(self._out),
             state,
         )
@@ -127,13 +135,14 @@ class Traveller:
             # Somebody wanted it closed and cannot reach it any more. The end of its input does,
             # because it is the same connection: the other worker reads it and closes.
             with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RD)
-        self._loop.forget(self._sock.fileno())
+                descriptor.shutdown(self._fd, socket.SHUT_RD)
+        self._loop.forget(self._fd)
         self._state = CLOSED
         self._reading = False
         self._out = None
-        self._loop.call_soon(self._sock.close)  # our copy; the connection lives
-        self._service.on_closed(self)  # type: ignore[arg-type]
+        fd = self._give_up_descriptor()
+        self._loop.call_soon(lambda: os.close(fd))  # our copy; the connection lives
+        self._service.on_closed(self, "moved")  # type: ignore[arg-type]
 
     def thaw(self, frozen: Frozen) -> None:
         """In a new transport: be the connection that was frozen in another worker."""
@@ -145,6 +154,8 @@ class Traveller:
         self._eof_written = frozen.eof_written
         self._writing_paused = frozen.writing_paused
         self._limits = frozen.limits
+        self.bytes_in = frozen.bytes_in
+        self.bytes_out = frozen.bytes_out
         if frozen.unsent:
             self._out = bytearray(frozen.unsent)
         self._direct = not (frozen.unsent or frozen.closing or frozen.eof_written)
@@ -158,6 +169,12 @@ class Traveller:
     def is_frozen(self) -> bool:
         """Whether it is on its way to another worker."""
         return self._state is FROZEN
+
+    def _give_up_descriptor(self) -> int:
+        """The descriptor is no longer ours, nor a socket object's that was made for the user."""
+        fd, self._fd = self._fd, -1
+        self._service.forget_socket(self)  # type: ignore[arg-type]
+        return fd
 
     def _postpone(self, call: Callable[[], object]) -> None:
         """Do it when, and if, the connection comes back."""

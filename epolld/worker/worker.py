@@ -90,6 +90,7 @@ class Worker:
             self._config.workers.max_connections,
         )
         self._services: list[Service] = []
+        self._live = 0  # connections of all services
         self._receiver = Receiver(self._loop)
         self._donor: Donor | None = None  # when draining
         self._farewell = Farewell(self._loop, 0.0)
@@ -270,7 +271,7 @@ class Worker:
     def _end_connections(self, patience: float) -> None:
         """Time is over: end every connection, and wait for as long as a goodbye takes."""
         gently = patience > 0
-        live = self._count()
+        live = self._live
         if live:
             log.info("worker %d: closing the last %d connections", self._slot, live)
         if gently and self._donor is not None:
@@ -282,17 +283,15 @@ class Worker:
 
     def _leave_when_done(self) -> None:
         """Stop the loop once no connection is left, nor a socket that lingers for its peer."""
-        if self._count() == 0 and not any(isinstance(w, Linger) for w in self._loop.watchers()):
+        if self._live == 0 and not any(isinstance(w, Linger) for w in self._loop.watchers()):
             self._loop.stop()
         else:
             self._loop.call_later(LAST_LOOK, self._leave_when_done)
 
-    def _on_change(self) -> None:
-        """A connection was opened or has ended."""
-        self._admission.on_change(self._count())
-
-    def _count(self) -> int:
-        return sum(service.live for service in self._services)
+    def _on_change(self, step: int) -> None:
+        """A connection was opened (+1) or has ended (-1)."""
+        self._live += step
+        self._admission.on_change(self._live)
 
     def _tick(self) -> None:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""

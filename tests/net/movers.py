@@ -92,7 +92,8 @@ class Side:
         """A connection that is served here, and the client's end of it."""
         ours, theirs = pair()
         before = set(self.service.transports)
-        self.service.open(ours, ours.getpeername())
+        peer = ours.getpeername()
+        self.service.open(ours.detach(), peer)
         (transport,) = set(self.service.transports) - before
         return transport, theirs
 

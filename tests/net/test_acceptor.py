@@ -25,12 +25,12 @@ class FaultyListener(socket.socket):
     faults: list[int]
     calls: int
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         self.calls += 1
         if self.faults:
             number = self.faults.pop(0)
             raise OSError(number, os.strerror(number))
-        return super().accept()
+        return super()._accept()
 
 
 def listen() -> FaultyListener:

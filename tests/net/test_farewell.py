@@ -48,7 +48,7 @@ class Room:
         for _ in range(count):
             ours, theirs = unix_pair()
             self.clients.append(theirs)
-            service.open(ours, "")
+            service.open(ours.detach(), "")
         return service.transports
 
     def wait(self, seconds: float, step: float = farewell.STEP) -> None:

@@ -298,23 +298,24 @@ def test_the_answer_survives_unread_input(loop: EventLoop, pair) -> None:
     run_until(loop, lambda: got.read())
     assert (got.end, len(got.data)) == ("EOF", len(answer))
     peer.close()
-    run_until(loop, lambda: notes.transport.fileno() == -1)
-    assert loop.watchers() == []
+    run_until(loop, lambda: loop.watchers() == [])
 
 
 def test_lingering_ends_after_its_patience() -> None:
     clock = Clock()
     loop = EventLoop(clock)
     ours, peer = tcp_pair()
+    fd = ours.fileno()
     notes = Notes(data_received=lambda p, data: p.transport.close())
     serve(loop, ours, notes)
     peer.send(bytes(100_000))
     run_until(loop, lambda: notes.lost)
     settle(loop)
-    assert ours.fileno() >= 0
+    assert os.fstat(fd)
     clock.time += PATIENCE
     settle(loop)
-    assert ours.fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
     assert loop.watchers() == []
     peer.close()
     loop.close()
@@ -388,7 +389,7 @@ def test_a_factory_that_fails_closes_the_connection(loop: EventLoop, caplog) -> 
 
     service = Service(loop, "broken", factory)
     ours, peer = unix_pair()
-    service.open(ours, "")
+    service.open(ours.detach(), "")
     assert peer.recv(1) == b""
     assert service.live == 0
     assert "cannot make a protocol" in errors(caplog)[0]
@@ -410,7 +411,7 @@ def test_a_full_epoll_ends_the_connection() -> None:
     notes = Notes()
     service = Service(loop, "test", lambda: notes)
     try:
-        service.open(ours, "")
+        service.open(ours.detach(), "")
         settle(loop)
         assert notes.lost
         assert isinstance(notes.exc, OSError)
@@ -465,7 +466,7 @@ def test_idle_timeout_counts_from_the_last_byte_in_either_direction() -> None:
     ours, peer = unix_pair()
     notes = Notes()
     service = Service(loop, "test", lambda: notes, idle_timeout=16.0)
-    service.open(ours, "")
+    service.open(ours.detach(), "")
     for act in (lambda: peer.send(b"x"), lambda: notes.transport.write(b"x")):
         clock.time += 15.0
         settle(loop)
@@ -491,7 +492,7 @@ def test_idle_timeout_ends_many_and_only_those_idle() -> None:
     pairs = []
     for n in range(20):
         pairs.append(unix_pair())
-        service.open(pairs[n][0], "")
+        service.open(pairs[n][0].detach(), "")
         clock.time += 0.1
         settle(loop, 1)
     clock.time += 5.0
@@ -526,3 +527,69 @@ def test_close_within_drops_what_is_not_sent_in_time() -> None:
     assert transport.fileno() == -1
     peer.close()
     loop.close()
+
+
+# -- accounts ----------------------------------------------------------------------------------
+
+
+def test_bytes_are_counted_as_they_come_and_as_the_kernel_takes_them(loop: EventLoop) -> None:
+    ours, peer = tcp_pair()
+    narrow(ours, peer)
+    notes = Notes(data_received=lambda p, data: p.transport.write(bytes(1 << 20)))
+    transport = serve(loop, ours, notes)
+    peer.send(b"hello")
+    run_until(loop, lambda: notes.data)
+    assert transport.bytes_in == 5
+    assert transport.bytes_out == (1 << 20) - transport.get_write_buffer_size() < 1 << 20
+    got = Collected(peer)
+    run_until(loop, lambda: got.read() or len(got.data) == 1 << 20)
+    assert transport.bytes_out == 1 << 20
+    transport.abort()
+    settle(loop)
+    peer.close()
+
+
+def raising(*_args: object) -> None:
+    raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize(
+    ("cause", "act", "on"),
+    [
+        ("eof", lambda t, peer: peer.close(), {}),
+        ("closed", lambda t, peer: t.close(), {}),
+        ("closed", lambda t, peer: (t.write(b"x" * (1 << 20)), t.close(), t.close()), {}),
+        ("aborted", lambda t, peer: t.abort(), {}),
+        ("reset", lambda t, peer: reset(peer), {}),
+        ("callback_error", lambda t, peer: peer.send(b"x"), {"data_received": raising}),
+        ("idle_timeout", lambda t, peer: t.time_out("idle", "idle_timeout"), {}),
+        ("drained", lambda t, peer: t.close_within(1.0), {}),
+        ("closed", lambda t, peer: (t.close(), t.close_within(1.0)), {}),
+    ],
+)
+def test_each_end_is_counted_by_its_cause(loop: EventLoop, cause: str, act: Any, on: Any) -> None:
+    ours, peer = tcp_pair()
+    notes = Notes(**on)
+    service = Service(loop, "test", lambda: notes)
+    transport = serve(loop, ours, notes, service)
+    act(transport, peer)
+    if peer.fileno() >= 0:
+        got = Collected(peer)
+        run_until(loop, lambda: got.read() or notes.lost)
+    run_until(loop, lambda: service.live == 0)
+    assert service.closed == {cause: 1}
+    peer.close()
+
+
+def test_the_users_socket_is_one_and_closed_with_the_connection(loop: EventLoop) -> None:
+    ours, peer = tcp_pair()
+    notes = Notes()
+    transport = serve(loop, ours, notes)
+    sock = transport.get_extra_info("socket")
+    assert transport.get_extra_info("socket") is sock
+    assert sock.getpeername() == peer.getsockname()
+    transport.abort()
+    settle(loop)
+    assert sock.fileno() == -1
+    assert transport.get_extra_info("socket", "none") == "none"
+    peer.close()

@@ -173,6 +173,7 @@ def serve(
 ) -> Transport:
     """A transport over `sock`, as an acceptor would make it."""
     service = service or Service(loop, "test", lambda: protocol)
-    service.open(sock, sock.getpeername())
+    peer = sock.getpeername()
+    service.open(sock.detach(), peer)
     transport: Transport = protocol.transport
     return transport

@@ -1,0 +1,70 @@
+"""What is asked of a connected socket once in a while, by its bare descriptor.
+
+A connection is read and written with `os.read` and `os.write`, which take a number. For all else
+(shutdown, options, addresses) Python wants a socket object: 90 bytes each, and 5 µs to make in
+`socket.accept()`. So it is made for the moment of the call. Also how peers are kept: an IPv4
+address with its port is one integer, because a tuple of text and number costs 150 bytes more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def borrowed(fd: int) -> Iterator[socket.socket]:
+    """A socket object over `fd` for the length of a `with`; `fd` stays open."""
+    # Naming family, type and protocol spares three system calls; only Python looks at them.
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()
+
+
+def shutdown(fd: int, how: int) -> None:
+    """As socket.shutdown()."""
+    with borrowed(fd) as sock:
+        sock.shutdown(how)
+
+
+def pending_error(fd: int) -> OSError | None:
+    """The error that waits on the socket (SO_ERROR), taken from it; None if there is none."""
+    with borrowed(fd) as sock:
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return OSError(number, os.strerror(number)) if number else None
+
+
+def local_address(fd: int) -> Any:
+    """As socket.getsockname()."""
+    with borrowed(fd) as sock:
+        return sock.getsockname()
+
+
+def pack_peer(peer: Any) -> Any:
+    """An address as accept() gives it, in less memory: `unpack_peer` makes it whole again."""
+    if type(peer) is tuple and len(peer) == 2:
+        try:
+            return int.from_bytes(socket.inet_aton(peer[0]), "big") << 16 | peer[1]
+        except OSError:  # no IPv4 address after all
+            return peer
+    return peer
+
+
+def unpack_peer(packed: Any) -> Any:
+    """The address as accept() gave it: a tuple for IP, text or bytes for Unix sockets."""
+    if type(packed) is int:
+        return socket.inet_ntoa((packed >> 16).to_bytes(4, "big")), packed & 0xFFFF
+    return packed
+
+
+def describe_peer(peer: Any) -> str:
+    """A peer for a log line: `192.0.2.7:4711`, `[2001:db8::7]:4711`, `unix peer`."""
+    if isinstance(peer, tuple):
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "unix peer"
