@@ -25,6 +25,8 @@ LEAVES = {
     "causes",
     "scoreboard",
     "channel",
+    "networks",
+    "clientcounts",
 }
 BUILT_ON = LEAVES | {"config", "host", "net"}
 
