@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "worker": BUILT_ON | {"runtime", "services"},
     "master": BUILT_ON,
     "client": LEAVES,
+    "testing": LEAVES | {"net"},  # of nobody's but the users' tests
     "cli": BUILT_ON | {"runtime", "services", "worker", "master"},
     "__main__": {"cli"},
     "__init__": {"net"},  # the public names, for users
