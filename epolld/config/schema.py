@@ -26,6 +26,7 @@ from epolld.config.kinds import (
     Text,
     Whole,
 )
+from epolld.config.tls import Tls
 
 # A service's name is part of setting paths, log lines and file names.
 NAME = r"[A-Za-z][A-Za-z0-9_-]*"
@@ -251,6 +252,7 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     v6only: Annotated[
         bool, Setting(Flag(), "IPV6_V6ONLY: an IPv6 listener does not take IPv4 connections.")
     ] = True
+    tls: Annotated[Tls | None, Setting(Section(Tls), Tls.__doc__ or "")] = None
 
     def __post_init__(self) -> None:
         """Without a protocol, the name says which."""
