@@ -21,7 +21,7 @@ from types import FrameType
 from epolld import channel as words
 from epolld import log as logs
 from epolld.channel import ChannelClosed
-from epolld.errors import EpolldError, ExitCode
+from epolld.errors import BootError, EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
@@ -104,6 +104,8 @@ class Worker:
         factories = boot.import_services(self._assignment.generation.loaded)
         by_name = {}
         for settings in self._config.services:
+            if settings.tls is not None:
+                raise BootError(f"services.{settings.name}.tls: TLS is not there yet")
             service = Service(
                 self._loop,
                 settings.name,
