@@ -33,6 +33,8 @@ class Service:
     called with +1 after each opening, with -1 after each end.
     """
 
+    transport_type: type[Transport] = Transport  # a runtime may have one of its own
+
     def __init__(
         self,
         loop: EventLoop,
@@ -100,7 +102,7 @@ class Service:
             self.refuse("no_protocol")
             return None
         self.protocol_type = type(protocol)
-        return Transport(self._loop, fd, protocol, self, peer, id)
+        return self.transport_type(self._loop, fd, protocol, self, peer, id)
 
     def _begin(self, transport: Transport, silent: float = 0.0) -> None:
         """Count it, and its idle time."""
@@ -132,6 +134,13 @@ class Service:
         """The transport gives its descriptor up: the user's object, if there is one, is closed."""
         if self._sockets and (sock := self._sockets.pop(transport, None)) is not None:
             sock.detach()
+
+    def is_unfinished(self) -> bool:
+        """Whether a handler still works though its connection may have ended."""
+        return False
+
+    def on_draining(self) -> None:
+        """The worker begins to leave; its connections are told one by one, with time between."""
 
     def end_all(self, patience: float, gently: bool) -> None:
         """Close every connection; what cannot be sent within `patience` seconds is dropped.

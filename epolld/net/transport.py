@@ -305,13 +305,11 @@ class Transport(Traveller):
         return self._service
 
     def tell_draining(self) -> bool:
-        """Call the protocol's `draining`; False if it has one of its own and so decides itself."""
+        """Call the protocol's `draining`; False if it has one of its own and decides itself."""
         own = getattr(type(self._protocol), "draining", Protocol.draining)
         if own is Protocol.draining:
             return True
-        if self._state is OPEN:
-            self._guard("draining")
-        return False
+        return self._state is OPEN and self._guard("draining") is True
 
     def silent_for(self, seconds: float) -> bool:
         """Whether no byte has gone in or out for `seconds`."""

@@ -19,7 +19,9 @@ from types import FrameType
 from typing import Any, TypeVarTuple
 
 from epolld.net.loop import EPOLLIN, EventLoop
+from epolld.net.service import Service
 from epolld.net.transport import Transport
+from epolld.runtime.goodbye import Goodbye
 from epolld.runtime.selector import SharedSelector
 
 log = logging.getLogger("epolld.asyncio")
@@ -102,7 +104,9 @@ class AsyncioRuntime:
     def __init__(self, loop: EventLoop, reserved: Collection[int] = ()) -> None:
         self.selector = SharedSelector(loop)
         self.loop = WorkerLoop(self.selector, reserved)
-        self._stopping = False
+        self.goodbye = Goodbye()  # of tasks that belong to no connection
+        self.goodbye.enter()
+        self._running = self._stopping = False
         asyncio.set_event_loop(self.loop)
         if sys.version_info < (3, 12):  # from there on asyncio's own choice; no thread a child
             watcher = asyncio.PidfdChildWatcher()
@@ -111,19 +115,21 @@ class AsyncioRuntime:
 
     def run(self) -> None:
         """Serve until `stop()` is called."""
+        self._running = True
         while not self._stopping:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as exc:
                 # asyncio lets these two through after it has ended the task that raised them.
                 log.error("%s in a task; it ends the task, not the worker", type(exc).__name__)
-        self._stopping = False
+        self._running = self._stopping = False
 
     def stop(self) -> None:
         """Have `run()` return after the current turn."""
-        self._stopping = True
-        self.loop.stop()
-        self.selector.wake()
+        if self._running:  # and not in run_until_complete, which would fail
+            self._stopping = True
+            self.loop.stop()
+            self.selector.wake()
 
     def run_until_complete(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Serve until `work` is done; its result, or what it raised."""
@@ -165,7 +171,7 @@ class AsyncioTransport(Transport):
 
     def _force_close(self, exc: BaseException | None) -> None:
         """End the connection because of `exc`; for asyncio's TLS."""
-        self._lose(exc)
+        self.lose(exc, "error" if exc is not None else "aborted")
 
 
 class BufferedTransport(AsyncioTransport):
@@ -187,7 +193,7 @@ class BufferedTransport(AsyncioTransport):
             self._fault("get_buffer", exc)
             return
         try:
-            count = os.readv(self._sock.fileno(), (buffer,))
+            count = os.readv(self._fd, (buffer,))
         except BlockingIOError:
             return
         except OSError as exc:
@@ -197,7 +203,14 @@ class BufferedTransport(AsyncioTransport):
             self._on_eof()
             return
         self.last_active = self._loop.now
+        self.bytes_in += count
         try:
             protocol.buffer_updated(count)
         except BaseException as exc:
             self._fault("buffer_updated", exc)
+
+
+class AsyncioService(Service):
+    """A service whose protocols are asyncio's."""
+
+    transport_type = AsyncioTransport

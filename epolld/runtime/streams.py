@@ -13,57 +13,15 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from epolld.runtime.aio import AsyncioTransport
+from epolld.net.loop import EventLoop
+from epolld.runtime.aio import AsyncioService, AsyncioTransport
+from epolld.runtime.goodbye import Goodbye
 
 log = logging.getLogger("epolld.connection")
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, object]]
 
 LIMIT = 65536  # bytes of a line, and half of what a reader buffers; asyncio's default
-
-_goodbye: contextvars.ContextVar[Goodbye] = contextvars.ContextVar("epolld_goodbye")
-
-
-def draining() -> asyncio.Event:
-    """The event that says that this worker leaves: of the connection whose handler asks.
-
-    A handler that asks decides itself when to end, until `workers.graceful_timeout`; then it is
-    cancelled. For one that never asks, epolld closes the connection once it is idle, so that its
-    reader comes to an end. In a task that belongs to no connection it is the worker's. Outside
-    of epolld it is never set, so a handler runs under `asyncio.start_server`, too.
-    """
-    goodbye = _goodbye.get(None)
-    return asyncio.Event() if goodbye is None else goodbye.event()
-
-
-class Goodbye:
-    """Whether somebody wants to know that it is time to go, and whether it is."""
-
-    __slots__ = ("_event", "_said")
-
-    def __init__(self) -> None:
-        self._event: asyncio.Event | None = None  # made when asked for: few ask
-        self._said = False
-
-    def event(self) -> asyncio.Event:
-        """Set once `say` has been called."""
-        if self._event is None:
-            self._event = asyncio.Event()
-            if self._said:
-                self._event.set()
-        return self._event
-
-    def say(self) -> bool:
-        """It is time; returns whether anybody has asked."""
-        self._said = True
-        if self._event is None:
-            return False
-        self._event.set()
-        return True
-
-    def enter(self) -> None:
-        """Be what `draining()` means in the current context, and in tasks made from it."""
-        _goodbye.set(self)
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):
@@ -72,11 +30,59 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
     def __init__(self, handlers: Handlers) -> None:
         loop = handlers.loop
         super().__init__(asyncio.StreamReader(LIMIT, loop), handlers.begin, loop)
+        self._handlers = handlers
         self.goodbye = Goodbye()
+
+    def connection_made(self, transport: Any) -> None:
+        """A client is connected."""
+        self.goodbye.transport = transport
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection has ended; its handler may still be at work."""
+        self.goodbye.transport = None
+        super().connection_lost(exc)  # type: ignore[arg-type]
+        if self._handlers.draining:
+            self.goodbye.say()
 
     def draining(self) -> bool:
         """As Protocol.draining: true leaves the end to the daemon."""
         return not self.goodbye.say()
+
+
+class StreamService(AsyncioService):
+    """A service whose connections are handled by coroutines; arguments as for `Service`."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        name: str,
+        handle: Handler,
+        *settings: Any,
+        asyncio_loop: asyncio.AbstractEventLoop,
+        **more: Any,
+    ) -> None:
+        self._handlers = Handlers(asyncio_loop, name, handle)
+        factory: Any = self._handlers.make_protocol  # a protocol in all but name
+        super().__init__(loop, name, factory, *settings, **more)
+
+    def is_unfinished(self) -> bool:
+        """Whether a handler still works, though its connection may have ended."""
+        return len(self._handlers) > 0
+
+    def on_draining(self) -> None:
+        """The worker begins to leave."""
+        self._handlers.tell_draining()
+
+    def end_all(self, patience: float, gently: bool) -> None:
+        """Cancel the handlers; each connection ends with its own. Half the time is for that."""
+        self._handlers.cancel()
+        if gently and self._handlers:
+            self.ending = True
+            rest = patience / 2
+            self._loop.call_later(rest, lambda: super(StreamService, self).end_all(rest, gently))
+        else:
+            super().end_all(patience, gently)
 
 
 class Handlers:
@@ -86,7 +92,8 @@ class Handlers:
         self.loop = loop
         self._name = name  # the service's
         self._handle = handle
-        self._tasks: dict[asyncio.Task[object], AsyncioTransport] = {}
+        self._tasks: dict[asyncio.Task[object], tuple[AsyncioTransport, Goodbye]] = {}
+        self.draining = False  # the worker leaves
 
     def __len__(self) -> int:
         """How many have not come to their end."""
@@ -99,11 +106,19 @@ class Handlers:
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A client is connected."""
         transport: Any = writer.transport
+        goodbye: Goodbye = transport.get_protocol().goodbye
         context = contextvars.copy_context()
-        context.run(_goodbye.set, transport.get_protocol().goodbye)
+        context.run(goodbye.enter)
         task = self.loop.create_task(self._handle(reader, writer), context=context)
-        self._tasks[task] = transport
+        self._tasks[task] = transport, goodbye
         task.add_done_callback(self._on_done)
+
+    def tell_draining(self) -> None:
+        """Tell those whose connection has ended; all others are told with theirs."""
+        self.draining = True
+        for transport, goodbye in self._tasks.values():
+            if transport.is_closed():
+                goodbye.say()
 
     def cancel(self) -> None:
         """The time is over: cancel all; each connection is closed when its handler has ended."""
@@ -112,12 +127,12 @@ class Handlers:
 
     def _on_done(self, task: asyncio.Task[object]) -> None:
         """A handler has returned, which alone closes nothing, or failed, which does."""
-        transport = self._tasks.pop(task)
+        transport, _goodbye = self._tasks.pop(task)
         if task.cancelled():
-            transport.close()
+            transport.close_for("drained")
         elif (exc := task.exception()) is not None:
             self._report(transport, exc)
-            transport.close()
+            transport.close_for("callback_error")
 
     def _report(self, transport: AsyncioTransport, exc: BaseException) -> None:
         if isinstance(exc, ConnectionError) and transport.is_closed():

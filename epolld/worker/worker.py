@@ -35,6 +35,7 @@ from epolld.net.transport import Transport
 from epolld.scoreboard import Column
 from epolld.worker import boot
 from epolld.worker.admission import Admission
+from epolld.worker.runtimes import Runtimes
 
 log = logging.getLogger("epolld.worker")
 
@@ -81,6 +82,7 @@ class Worker:
         self._accepted = assignment.scoreboard.column(Column.ACCEPTED)
         self._signals = SignalQueue()
         self._loop = EventLoop()
+        self._runtimes = Runtimes(self._loop, (*boot.TAKEN, *boot.IGNORED, signal.SIGABRT))
         self._gate = Gate(self._loop)
         self._admission = Admission(
             self._loop,
@@ -94,6 +96,7 @@ class Worker:
         self._receiver = Receiver(self._loop)
         self._donor: Donor | None = None  # when draining
         self._farewell = Farewell(self._loop, 0.0)
+        self._deadline = 0.0  # of the drain, by the monotonic clock
         self._state = State.BOOTING
 
     def boot(self) -> None:
@@ -101,18 +104,16 @@ class Worker:
         boot.settle_signals(self._signals, self._on_abort)
         self._enter(State.BOOTING)
         boot.become(self._assignment)
-        factories = boot.import_services(self._assignment.generation.loaded)
+        handlers = boot.import_services(self._assignment.generation.loaded)
         by_name = {}
         for settings in self._config.services:
             if settings.tls is not None:
                 raise BootError(f"services.{settings.name}.tls: TLS is not there yet")
-            service = Service(
-                self._loop,
-                settings.name,
-                factories[settings.name],
-                settings.idle_timeout,
+            service = self._runtimes.make_service(
+                settings,
+                handlers[settings.name],
                 self._on_change,
-                first_id=os.getpid() << 32,  # so that an id is unique over all workers
+                os.getpid() << 32,  # the first id, so that ids are unique over all workers
             )
             self._services.append(service)
             by_name[settings.name] = service
@@ -128,7 +129,8 @@ class Worker:
 
     def run(self) -> None:
         """Serve until there is nothing left to serve."""
-        self._loop.run()
+        self._runtimes.run()
+        self._runtimes.close(min(max(LAST_LOOK, self._deadline - time.monotonic()), LAST_WORDS))
 
     # -- what comes from outside -----------------------------------------------------------------
 
@@ -177,19 +179,19 @@ class Worker:
 
     def _on_abort(self, frame: FrameType | None) -> None:
         """Aborted, as a rule by the master's watchdog: say who was being served."""
-        fd = descriptor_served(frame)
-        for service in self._services:
-            for transport in service.transports:
-                if fd is not None and transport.fileno() == fd:
-                    peer = transport.describe_peer()
-                    log.critical(
-                        "worker %d was serving %s (%s) when it was aborted",
-                        self._slot,
-                        peer,
-                        service.name,
-                    )
-                    return
-        log.critical("worker %d was serving no connection when it was aborted", self._slot)
+        served = self._runtimes.connection_at_work()
+        if served is None and (fd := descriptor_served(frame)) is not None:
+            connections = [t for service in self._services for t in service.transports]
+            served = next((t for t in connections if t.fileno() == fd), None)
+        if served is None:
+            log.critical("worker %d was serving no connection when it was aborted", self._slot)
+            return
+        log.critical(
+            "worker %d was serving %s (%s) when it was aborted",
+            self._slot,
+            served.describe_peer(),
+            served.service.name,
+        )
 
     # -- a worker's life -------------------------------------------------------------------------
 
@@ -218,10 +220,14 @@ class Worker:
             self._enter(State.DRAINING)
             self._receiver.close()
             self._farewell = Farewell(self._loop, spread)
+            self._deadline = time.monotonic() + patience
             last_words = min(LAST_WORDS, patience / 2)
             self._loop.call_later(patience - last_words, lambda: self._end_connections(last_words))
-            self._loop.call_later(patience, self._loop.stop)
+            self._loop.call_later(patience, self._runtimes.stop)
             self._leave_when_done()
+            self._runtimes.on_draining()
+            for service in self._services:
+                service.on_draining()
         for service in self._services:
             if service not in moving:
                 for transport in service.transports:
@@ -268,7 +274,7 @@ class Worker:
             self._admission.stop()
             self._enter(State.DRAINING)
         self._end_connections(patience=0)
-        self._loop.call_later(LAST_LOOK, self._loop.stop)
+        self._loop.call_later(LAST_LOOK, self._runtimes.stop)
 
     def _end_connections(self, patience: float) -> None:
         """Time is over: end every connection, and wait for as long as a goodbye takes."""
@@ -284,11 +290,16 @@ class Worker:
         self._leave_when_done()
 
     def _leave_when_done(self) -> None:
-        """Stop the loop once no connection is left, nor a socket that lingers for its peer."""
-        if self._live == 0 and not any(isinstance(w, Linger) for w in self._loop.watchers()):
-            self._loop.stop()
-        else:
+        """Stop the loop once no connection is left, no handler that still works, and no socket
+        that lingers for its peer."""
+        if (
+            self._live
+            or any(service.is_unfinished() for service in self._services)
+            or any(isinstance(watcher, Linger) for watcher in self._loop.watchers())
+        ):
             self._loop.call_later(LAST_LOOK, self._leave_when_done)
+        else:
+            self._runtimes.stop()
 
     def _on_change(self, step: int) -> None:
         """A connection was opened (+1) or has ended (-1)."""

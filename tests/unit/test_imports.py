@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "testing": LEAVES | {"net"},  # of nobody's but the users' tests
     "cli": BUILT_ON | {"runtime", "services", "worker", "master"},
     "__main__": {"cli"},
-    "__init__": {"net"},  # the public names, for users
+    "__init__": {"net", "runtime"},  # the public names, for users
 }
 EVERYBODY = {"__init__"}  # `from epolld import __version__`
 
