@@ -21,6 +21,7 @@ from types import FrameType
 from epolld import channel as words
 from epolld import log as logs
 from epolld.channel import ChannelClosed
+from epolld.config import worker_count
 from epolld.errors import BootError, EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Assignment
@@ -90,9 +91,9 @@ class Worker:
             assignment.scoreboard,
             assignment.row,
             self._config.workers.max_connections,
+            only_one=worker_count(self._config.workers) == 1,
         )
         self._services: list[Service] = []
-        self._live = 0  # connections of all services
         self._receiver = Receiver(self._loop)
         self._donor: Donor | None = None  # when draining
         self._farewell = Farewell(self._loop, 0.0)
@@ -112,7 +113,7 @@ class Worker:
             service = self._runtimes.make_service(
                 settings,
                 handlers[settings.name],
-                self._on_change,
+                self._admission.on_change,
                 os.getpid() << 32,  # the first id, so that ids are unique over all workers
             )
             self._services.append(service)
@@ -279,7 +280,7 @@ class Worker:
     def _end_connections(self, patience: float) -> None:
         """Time is over: end every connection, and wait for as long as a goodbye takes."""
         gently = patience > 0
-        live = self._live
+        live = self._admission.live
         if live:
             log.info("worker %d: closing the last %d connections", self._slot, live)
         if gently and self._donor is not None:
@@ -293,18 +294,13 @@ class Worker:
         """Stop the loop once no connection is left, no handler that still works, and no socket
         that lingers for its peer."""
         if (
-            self._live
+            self._admission.live
             or any(service.is_unfinished() for service in self._services)
             or any(isinstance(watcher, Linger) for watcher in self._loop.watchers())
         ):
             self._loop.call_later(LAST_LOOK, self._leave_when_done)
         else:
             self._runtimes.stop()
-
-    def _on_change(self, step: int) -> None:
-        """A connection was opened (+1) or has ended (-1)."""
-        self._live += step
-        self._admission.on_change(self._live)
 
     def _tick(self) -> None:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""
