@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from epolld.net.protocol import Protocol
     from epolld.net.transport import Transport
-    from epolld.runtime.goodbye import draining
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Protocol", "Transport", "__version__", "draining"]
+__all__ = ["Protocol", "Transport", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,8 +30,4 @@ def __getattr__(name: str) -> Any:
         from epolld.net.transport import Transport
 
         return Transport
-    if name == "draining":
-        from epolld.runtime.goodbye import draining
-
-        return draining
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

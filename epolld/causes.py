@@ -30,6 +30,7 @@ ENDS = (
     "buffered_bytes",  # all connections together held more than the worker allows
     "too_long",  # a message longer than the framing allows
     "protocol_error",  # what the peer sent makes no sense
+    "killed",  # by an operator: epolldctl kill
 )
 
 # Connections that were accepted and not served, or not even accepted: `service.refuse(cause)`.

@@ -73,7 +73,83 @@ class ReopenLog(Message, frozen=True, tag=True):
     """Master to worker: log to the descriptor that comes with this message."""
 
 
-AnyMessage = Ready | Failed | Serve | Drain | Share | Adopt | Stop | ReopenLog
+class SetLogLevel(Message, frozen=True, tag=True):
+    """Master to worker: log from this level on."""
+
+    level: str
+
+
+class Selection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which connections; what is left out does not matter."""
+
+    ids: list[int] = []
+    service: str = ""
+    peers: list[str] = []  # addresses or networks
+    idle: float = 0.0  # seconds, at least
+
+
+class WalkConnections(Message, frozen=True, tag=True):
+    """Master to worker: describe your connections, in parts; `Walked` is a part.
+
+    With `kill`, end them at once, too. A walk is named by its `number`.
+    """
+
+    number: int
+    selection: Selection
+    kill: bool = False
+
+
+class WalkOn(Message, frozen=True, tag=True):
+    """Master to worker: the next part; so nobody holds more than one of them."""
+
+    number: int
+
+
+class WalkNoMore(Message, frozen=True, tag=True):
+    """Master to worker: nobody wants to know any more."""
+
+    number: int
+
+
+class Walked(Message, frozen=True, tag=True):
+    """Worker to master: a part of a walk, and whether it was the last one."""
+
+    number: int
+    count: int
+    connections: msgspec.Raw  # a list of `count` objects, which the master only hands on
+    last: bool
+
+
+class DumpStacks(Message, frozen=True, tag=True):
+    """Master to worker: say where all your threads are."""
+
+    number: int
+
+
+class Stacks(Message, frozen=True, tag=True):
+    """Worker to master: that."""
+
+    number: int
+    text: str
+
+
+AnyAnswer = Walked | Stacks
+AnyMessage = (
+    Ready
+    | Failed
+    | Serve
+    | Drain
+    | Share
+    | Adopt
+    | Stop
+    | ReopenLog
+    | SetLogLevel
+    | WalkConnections
+    | WalkOn
+    | WalkNoMore
+    | DumpStacks
+    | AnyAnswer
+)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(AnyMessage).decode

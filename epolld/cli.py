@@ -15,6 +15,7 @@ from epolld.errors import ConfigError, EpolldError, ExitCode
 
 if TYPE_CHECKING:
     from epolld.config import Loaded, Overrides
+    from epolld.host.controlsocket import ControlSocket
     from epolld.host.privileges import Identity
 
 LOCAL_CONFIG = "etc/epolld.yaml"
@@ -132,11 +133,15 @@ def _check(path: str, overrides: Overrides) -> int:
         loaded = load(path, overrides)
         if loaded.config.master.working_directory:
             os.chdir(loaded.config.master.working_directory)  # where modules are looked for
-        problems = _check_services(loaded) + _check_certificates(loaded)
+        problems = _check_services(loaded)
         try:
             _identity(loaded)
         except PrivilegeError as error:
             problems.append(str(loaded.problem("master.user", str(error))))
+        try:
+            _control_group(loaded)
+        except PrivilegeError as error:
+            problems.append(str(loaded.problem("master.control_group", str(error))))
     except ConfigError as error:
         problems = [str(problem) for problem in error.problems]
     problems += _check_upgrade()
@@ -156,19 +161,6 @@ def _check_services(loaded: Loaded) -> list[str]:
         import_services(loaded)
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
-    return []
-
-
-def _check_certificates(loaded: Loaded) -> list[str]:
-    """Read certificates and keys; warns of those that end soon, which is no problem yet."""
-    from epolld.host.generation import Generation, open_tls
-
-    try:
-        tls = open_tls(loaded)
-    except ConfigError as error:
-        return [str(problem) for problem in error.problems]
-    for warning in Generation(0, loaded, (), None, tls).expiring():
-        print(f"warning: {warning}", file=sys.stderr)
     return []
 
 
@@ -193,7 +185,7 @@ def _import_all() -> list[str]:
 
     problems = []
     for module in pkgutil.walk_packages(epolld.__path__, "epolld."):
-        if not module.name.endswith("__main__") and not module.name.startswith("epolld.testing"):
+        if not module.name.endswith("__main__"):
             try:
                 importlib.import_module(module.name)
             except Exception as error:
@@ -209,12 +201,33 @@ def _identity(loaded: Loaded) -> Identity | None:
     return privileges.plan(master.user, master.group, os.geteuid())
 
 
+def _control_group(loaded: Loaded) -> int | None:
+    """The group that may command the daemon; raises PrivilegeError."""
+    from epolld.host import privileges
+
+    group = loaded.config.master.control_group
+    return None if group is None else privileges.find_group("master.control_group", group)
+
+
+def _open_control(directory: str, group: int | None) -> ControlSocket:
+    """The control socket; raises PathError, AlreadyRunningError."""
+    import logging
+
+    from epolld.host import controlsocket
+
+    if group is not None and not controlsocket.open_to(directory, group):
+        logging.getLogger("epolld.control").warning(
+            "master.control_group: its members cannot enter %s; chgrp it, or chmod g+x", directory
+        )
+    return controlsocket.open_socket(directory, group)
+
+
 def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     """Be the daemon. In this order: read, bind, detach, write the pid file, fork."""
     from epolld import log as logs
     from epolld.config import load
     from epolld.host import daemon, limits, runtimedir, systemd
-    from epolld.host.generation import Generation, open_tls
+    from epolld.host.generation import Generation
     from epolld.host.listeners import Inherited, open_listeners
     from epolld.host.pidfile import PidFile
     from epolld.master import upgrade
@@ -235,26 +248,23 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     os.umask(settings.umask)
     limits.raise_open_files()
     identity = _identity(loaded)
+    control_group = _control_group(loaded)
     notifier = systemd.Notifier.from_environ(os.environ)
     interval = systemd.watchdog_interval(os.environ, os.getpid())
     origin = upgrade.Origin(path, os.getcwd(), systemd.supervision(os.environ), saved)
-    report = None
+    report = control = None
     if saved is not None:
         inherited = Inherited(upgrade.inherited_sockets(saved))
-        try:
-            tls = open_tls(loaded)
-        except ConfigError:
-            tls = {}  # the workers go on; the reload that follows says why there are no new ones
-        first = upgrade.restore_generation(saved, loaded, inherited, identity, tls)
+        first = upgrade.restore_generation(saved, loaded, inherited, identity)
         pidfile = PidFile.adopt(saved.pidfile, saved.pidfile_fd)
+        control = upgrade.restore_control(saved)
         systemd.forget(os.environ)
     else:
-        tls = open_tls(loaded)
         inherited = Inherited(systemd.listen_fds(os.environ, os.getpid()))
         listeners = open_listeners(loaded.config.services, {}, inherited)
-        first = Generation(1, loaded, listeners, identity, tls)
+        first = Generation(1, loaded, listeners, identity)
         directory = runtimedir.find(settings.runtime_directory, os.environ, os.geteuid())
-        runtimedir.prepare(directory)
+        runtimedir.prepare(directory, control_group)
         systemd.forget(os.environ)
         if daemonize:
             keep = [*(each.sock.fileno() for each in listeners), *inherited.descriptors()]
@@ -274,12 +284,16 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     try:
         if saved is None:
             pidfile.acquire()
+            control = _open_control(directory, control_group)
         master = Master(lambda: load(path, overrides), first, inherited, worker.main)
-        return master.run(pidfile, notifier, interval, origin, on_started)
+        place = None if control is None else (control, control_group)
+        return master.run(pidfile, notifier, interval, origin, place, on_started)
     except EpolldError as error:
         on_started(str(error), error.exit_code)
         raise
     finally:
         for listener in first.listeners:
             listener.remove()
+        if control is not None:
+            control.remove()
         pidfile.release()

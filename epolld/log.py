@@ -104,6 +104,19 @@ def configure(
     logging.captureWarnings(True)  # they would be several lines, and past a log file
 
 
+def set_level(level: str) -> None:
+    """Log from `level` on, whatever was configured; ValueError for a word that is no level."""
+    if level not in LEVELS:
+        raise ValueError(f"logging: level {level!r}: not known")
+    logging.getLogger().setLevel(LEVELS[level])
+
+
+def level() -> str:
+    """The level in force; the number, where it is none of ours."""
+    number = logging.getLogger().level
+    return next((name for name, value in LEVELS.items() if value == number), str(number))
+
+
 def reopen() -> int | None:
     """Open the log file by its path again, after it was rotated; its descriptor, to hand on.
 

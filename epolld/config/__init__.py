@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from epolld.config.comparison import changes, movable_services, needs_restart
     from epolld.config.jsonschema import json_schema
     from epolld.config.rendering import render
+    from epolld.config.secrets import hide_secrets
 
 _LAZY = {
     "changes": "epolld.config.comparison",
+    "hide_secrets": "epolld.config.secrets",
     "json_schema": "epolld.config.jsonschema",
     "movable_services": "epolld.config.comparison",
     "needs_restart": "epolld.config.comparison",
@@ -33,6 +35,7 @@ __all__ = [
     "Service",
     "Workers",
     "changes",
+    "hide_secrets",
     "json_schema",
     "load",
     "loads",

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from epolld.config.kinds import Binds, Listing, Mappings, Section, fields
+from epolld.config.kinds import Listing, fields
 from epolld.config.rendering import show
 from epolld.config.schema import Config
-
-WRITTEN_AS_VALUES = (Binds, Mappings)  # of the sections, those that a value stands for
+from epolld.config.secrets import hide
 
 
 def changes(old: Config, new: Config) -> list[str]:
@@ -47,12 +46,12 @@ def _struct_changes(old: msgspec.Struct, new: msgspec.Struct, path: str) -> Iter
     """A line for each field that differs."""
     for field in fields(type(old)):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if isinstance(before, msgspec.Struct) and isinstance(after, msgspec.Struct):
-            yield from _struct_changes(before, after, f"{path}.{field.name}")
-        elif isinstance(field.kind, Section) and not isinstance(field.kind, WRITTEN_AS_VALUES):
-            if before != after:
-                yield f"{path}.{field.name}: {'removed' if after is None else 'added'}"
-        elif before != after:
+        if before == after:
+            continue
+        before, after = hide(before), hide(after)
+        if before == after:
+            yield f"{path}.{field.name}: a secret has changed"
+        else:
             yield f"{path}.{field.name}: {show(field, before)} → {show(field, after)}"
 
 
@@ -60,8 +59,7 @@ def movable_services(old: Config, new: Config) -> list[str]:
     """The services whose live connections a worker of `new` can go on with.
 
     Those that are still there with the same protocol; its code and options may have changed,
-    and its `thaw` says whether it can live with that. With TLS, half of a connection is in
-    OpenSSL's memory: none can move, nor a plain one to where TLS is spoken.
+    and its `thaw` says whether it can live with that.
     """
-    protocols = {service.name: service.protocol for service in new.services if not service.tls}
-    return [s.name for s in old.services if not s.tls and protocols.get(s.name) == s.protocol]
+    protocols = {service.name: service.protocol for service in new.services}
+    return [s.name for s in old.services if protocols.get(s.name) == s.protocol]

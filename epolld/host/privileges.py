@@ -27,7 +27,7 @@ def plan(user: str | None, group: str | None, euid: int) -> Identity | None:
     """
     if euid != 0 or (user is None and group is None):
         return None
-    gid = None if group is None else _find_group(group)
+    gid = None if group is None else find_group("master.group", group)
     if user is None:
         assert gid is not None
         return Identity(0, gid, (gid,), "root")
@@ -61,8 +61,8 @@ def _find_user(user: str) -> tuple[int, int | None, str | None]:
     return entry.pw_uid, entry.pw_gid, entry.pw_name
 
 
-def _find_group(group: str) -> int:
-    """The number of `group`."""
+def find_group(setting: str, group: str) -> int:
+    """The number of `group`; raises PrivilegeError, which names the setting."""
     import grp
 
     if group.isascii() and group.isdigit() and int(group) < 2**32 - 1:
@@ -71,7 +71,7 @@ def _find_group(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise PrivilegeError(
-            f"master.group: no group {group!r} on this system; create it "
+            f"{setting}: no group {group!r} on this system; create it "
             f"(groupadd --system {group}) or correct the name"
         ) from None
 

@@ -14,6 +14,7 @@ from epolld.errors import PathError
 # the control socket inside commands the daemon. A user's: nobody else at all.
 SYSTEM_MODE = 0o750
 USER_MODE = 0o700
+ENTER = 0o010  # what a group needs to reach the control socket, and no more
 
 
 def find(configured: str | None, environ: Mapping[str, str], uid: int) -> str:
@@ -33,8 +34,8 @@ def find(configured: str | None, environ: Mapping[str, str], uid: int) -> str:
     return os.path.join(temp if temp.startswith("/") else "/tmp", f"epolld-{uid}")
 
 
-def prepare(path: str) -> None:
-    """Create `path` if it is missing; its parent must exist.
+def prepare(path: str, group: int | None = None) -> None:
+    """Create `path` if it is missing; its parent must exist. `group` may enter a new one.
 
     Raises PathError for one that another user made, owns, or could put files into: such a
     user could have our pid file point anywhere.
@@ -42,7 +43,9 @@ def prepare(path: str) -> None:
     uid = os.geteuid()
     before = os.umask(0o027)  # never wider than this, not even for a moment
     try:
-        os.mkdir(path, SYSTEM_MODE if uid == 0 else USER_MODE)
+        os.mkdir(path, (SYSTEM_MODE if uid == 0 else USER_MODE) | (ENTER if group else 0))
+        if group is not None:
+            os.lchown(path, -1, group)
     except FileExistsError:
         pass
     except OSError as error:

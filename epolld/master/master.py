@@ -15,24 +15,27 @@ from collections.abc import Callable
 
 from epolld import __version__
 from epolld import log as logs
+from epolld.channel import AnyAnswer
 from epolld.config import Loaded
 from epolld.errors import ExitCode
 from epolld.host import proctitle
+from epolld.host.controlsocket import ControlSocket
 from epolld.host.generation import Generation, WorkerMain
 from epolld.host.listeners import STORE_PREFIX, Inherited
 from epolld.host.pidfile import PidFile
 from epolld.host.signals import SignalQueue, blocked, sent_by_terminal
 from epolld.host.systemd import Notifier
 from epolld.master import upgrade, watchdog
+from epolld.master.commands import Commands
+from epolld.master.control import ControlServer, Session
+from epolld.master.enquiry import Enquiries
 from epolld.master.pool import Pool, State, WorkerHandle
-from epolld.master.reload import Reloads
+from epolld.master.reload import Reloads, Waiter
 from epolld.master.staff import Staff
 from epolld.master.upgrade import Origin, SavedMaster
 from epolld.net.loop import EventLoop
 
 log = logging.getLogger("epolld.master")
-
-DAY = 86400.0  # seconds
 
 
 class Master:
@@ -57,6 +60,11 @@ class Master:
         self._reloads = Reloads(
             self._pool, self._staff, inherited, reload_config, self._on_first_start
         )
+        self._enquiries = Enquiries(self._loop)
+        self._commands = Commands(
+            self._loop, self._pool, self._staff, self._reloads, self._enquiries, self
+        )
+        self._control = ControlServer(self._loop, self._commands.handle)
         self._trial = 0  # pid of the trial run of an upgrade, while it is under way
         self._exit_code = ExitCode.OK
         self._on_started: Callable[[str, int], None] = lambda reason, code: None
@@ -72,7 +80,7 @@ class Master:
             # One worker more, one less, never fewer than one; kept over reloads.
             signal.SIGTTIN: lambda: self._staff.change_count(+1),
             signal.SIGTTOU: lambda: self._staff.change_count(-1),
-            signal.SIGWINCH: self.suspend,
+            signal.SIGWINCH: self.suspend_by_signal,
             signal.SIGCHLD: self._pool.reap,
         }
 
@@ -89,10 +97,12 @@ class Master:
         notifier: Notifier,
         watchdog_interval: float | None,
         origin: Origin,
+        control: tuple[ControlSocket, int | None] | None,
         on_started: Callable[[str, int], None],
     ) -> int:
         """Start the workers, and run the daemon until it is told to stop; returns its exit status.
 
+        `control` is the control socket, and the group that may use it.
         `on_started(reason, exit_code)` is called once: with "" and 0 when all workers are ready.
         `watchdog_interval`, in seconds, is how often systemd wants to hear from us.
         """
@@ -110,6 +120,8 @@ class Master:
                 self._inherited.give_up(name)
             else:
                 log.warning("the inherited socket %r is used by no service", name)
+        if control is not None:
+            self._control.open(*control)
         gc.collect()  # what is garbage now would be kept for ever by the freeze before a fork
         if origin.saved is None:
             self._reloads.start(self._first)
@@ -118,9 +130,9 @@ class Master:
         self._look()
         if watchdog_interval:
             self._feed_watchdog(watchdog_interval)
-        self._loop.call_later(DAY, self._look_at_certificates)
         self._loop.run()
         self._remove_listeners()
+        self._control.close()
         self._signals.close()
         return self._exit_code
 
@@ -179,28 +191,51 @@ class Master:
 
     # -- the number of workers -------------------------------------------------------------------
 
-    def suspend(self) -> None:
-        """WINCH: drain all workers and wait; clients queue at the listeners until HUP."""
+    def suspend_by_signal(self) -> None:
+        """WINCH: as `suspend`, unless a terminal sent it because its window has changed."""
         if sent_by_terminal():
             log.debug("WINCH ignored: this process belongs to a terminal, which sends it")
-        elif self._staff.stopping or self._reloads.in_progress():
-            log.warning("WINCH ignored: a start, reload or stop is in progress")
-        else:
-            log.info("suspended: HUP resumes")
-            self._staff.suspend()
-            self._notifier.status(self._reloads.status())
+        elif reason := self.suspend():
+            log.warning("WINCH ignored: %s", reason)
+
+    def suspend(self) -> str:
+        """Drain all workers and wait; clients queue at the listeners until HUP or `resume`.
+
+        Returns why not, or "".
+        """
+        if self._staff.stopping or self._reloads.in_progress():
+            return "a start, reload or stop is in progress"
+        log.info("suspended: HUP resumes")
+        self._staff.suspend()
+        self._notifier.status(self._reloads.status())
+        return ""
+
+    def resume(self) -> str:
+        """Start the workers of the generation in force again; returns why not, or ""."""
+        if not self._staff.suspended or self._staff.stopping or self._reloads.in_progress():
+            return "not suspended"
+        log.info("resumed")
+        self._staff.resume()
+        self._notifier.status(self._reloads.status())
+        return ""
 
     # -- what the pool tells ---------------------------------------------------------------------
 
     def on_ready(self, worker: WorkerHandle) -> None:
         """A worker has booted."""
+        self._commands.on_ready(worker)
         if not self._reloads.on_ready(worker) and worker.generation is self._generation:
             self._staff.on_ready(worker)
+
+    def on_answer(self, worker: WorkerHandle, answer: AnyAnswer) -> None:
+        """A worker answers what somebody asked over the control socket."""
+        self._enquiries.on_answer(worker, answer)
 
     def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
         """A worker has ended: as it was told to, or it is to be replaced."""
         if worker.killed_for:
             how = f"{how}: {worker.killed_for}"
+        self._enquiries.on_gone(worker, how)
         expected = worker.dismissed or (before is State.DRAINING and how.endswith("status 0"))
         log.log(logging.INFO if expected else logging.WARNING, "%s %s", worker, how)
         if (
@@ -224,15 +259,21 @@ class Master:
 
     # -- upgrade in place --------------------------------------------------------------------------
 
-    def upgrade(self) -> None:
-        """USR2: execute the program anew, in this process, after a trial run."""
+    def upgrade(self, waiter: Waiter | None = None) -> None:
+        """USR2: execute the program anew, in this process, after a trial run.
+
+        `waiter` hears how it went; that it went well, from the new program.
+        """
         if self._reloads.in_progress() or self._staff.stopping or self._trial:
-            log.warning("upgrade refused: a start, reload, stop or upgrade is in progress")
+            reason = "a start, reload, stop or upgrade is in progress"
+            log.warning("upgrade refused: %s", reason)
+            self._tell_of_upgrade(waiter, f"upgrade refused: {reason}")
             return
         try:
             pid, output = upgrade.start_trial(self._origin.config, self._origin.directory)
         except OSError as error:
             log.error("upgrade failed: cannot run %s: %s", self._origin.program(), error)
+            self._tell_of_upgrade(waiter, f"upgrade failed: {error}")
             return
         self._trial = pid
         log.info("upgrade: trial run of %s", self._origin.program())
@@ -244,15 +285,26 @@ class Master:
             self._stop_when_alone()
             said = upgrade.read_trial(output)
             if self._staff.stopping:
-                return
-            if code != 0:
-                log.error("upgrade failed: the trial run ended with %d: %s", code, said)
+                self._tell_of_upgrade(waiter, "upgrade failed: told to stop meanwhile")
+            elif code != 0:
+                reason = f"the trial run ended with {code}: {' | '.join(said)}"
+                log.error("upgrade failed: %s", reason)
+                self._tell_of_upgrade(waiter, f"upgrade failed: {reason}", said)
             elif self._reloads.in_progress():
                 log.warning("upgrade failed: a reload has begun meanwhile")
+                self._tell_of_upgrade(waiter, "upgrade failed: a reload has begun meanwhile")
             else:
                 self._execute()
+                self._tell_of_upgrade(waiter, "upgrade failed: cannot execute the program")
 
         self._pool.expect(pid, ended)
+
+    def _tell_of_upgrade(
+        self, waiter: Waiter | None, message: str, problems: list[str] | None = None
+    ) -> None:
+        """There will be none: tell who asked for it."""
+        if waiter is not None:
+            waiter(self._reloads.outcome(False, message, problems=problems or [message]))
 
     def _end_trial(self) -> None:
         """It takes too long, or nobody wants to know any more."""
@@ -293,6 +345,7 @@ class Master:
             pidfile=self._pidfile.path,
             pidfile_fd=self._pidfile.fileno(),
             directory=self._origin.directory,
+            control=upgrade.save_control(self._control, self._commands.changing()),
         )
 
     def _take_over(self, saved: SavedMaster) -> None:
@@ -309,11 +362,21 @@ class Master:
             len(self._pool),
         )
         self._pool.reap()
+        waiters = [self._commands.await_outcome(each) for each in self._adopt_clients(saved)]
         if saved.suspended:
             self._notifier.ready(self._reloads.status())
+            for waiter in waiters:
+                waiter(self._reloads.outcome(True, "upgraded; still suspended"))
         else:
+            for waiter in waiters:
+                self._reloads.await_next(waiter)
             self._reloads.request()
         self._obey(saved.signals)
+
+    def _adopt_clients(self, saved: SavedMaster) -> list[Session]:
+        """Who asked the program before us for the upgrade."""
+        clients = [] if saved.control is None else saved.control.clients
+        return [self._control.adopt(client.fd, client.request_id) for client in clients]
 
     # -- looking after it all --------------------------------------------------------------------
 
@@ -325,12 +388,6 @@ class Master:
             self._notifier.status(self._reloads.status())
         self._loop.call_later(watchdog.LOOK, self._look)
 
-    def _look_at_certificates(self) -> None:
-        """Once a day, as at each start and reload: say which end soon."""
-        for ending in self._generation.expiring():
-            log.warning("%s", ending)
-        self._loop.call_later(DAY, self._look_at_certificates)
-
     def _feed_watchdog(self, interval: float) -> None:
         """Tell systemd that this loop turns."""
         self._notifier.watchdog()
@@ -340,6 +397,7 @@ class Master:
         """In a worker: close all that is the master's and that `generation` does not need."""
         if self._pidfile is not None:
             self._pidfile.close()
+        self._control.close_in_child()
         needed = {listener.sock for listener in generation.listeners}
         known = filter(None, (self._generation, self._reloads.coming()))
         for each in known:

@@ -112,6 +112,9 @@ class Events(Protocol):
     def on_ready(self, worker: WorkerHandle) -> None:
         """It has booted and waits for `serve`."""
 
+    def on_answer(self, worker: WorkerHandle, answer: words.AnyAnswer) -> None:
+        """It answers a question."""
+
     def on_gone(self, worker: WorkerHandle, before: State, how: str) -> None:
         """The process has ended; `before` says in which state, `how` in words."""
 
@@ -360,6 +363,8 @@ class Pool:
                 self._events.on_ready(worker)
             elif isinstance(message, words.Failed):
                 worker.failure = message
+            elif isinstance(message, words.AnyAnswer):
+                self._events.on_answer(worker, message)
 
     def _kill_after(self, worker: WorkerHandle, seconds: float, why: str) -> None:
         self._forget_deadline(worker)

@@ -11,20 +11,40 @@ generations after, and has one change at a time.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from epolld import config as configs
 from epolld import log as logs
 from epolld.config import Loaded
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import limits
-from epolld.host.generation import Generation, open_tls
+from epolld.host.generation import Generation
 from epolld.host.listeners import Inherited, open_listeners, tune, without_effect
 from epolld.host.systemd import Notifier
 from epolld.master.pool import Pool, State, WorkerHandle
 from epolld.master.staff import Staff
 
 log = logging.getLogger("epolld.master")
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a reload went."""
+
+    ok: bool
+    message: str  # as in the log
+    generation: int  # the one in force now
+    workers: int
+    changes: list[str] = []  # of the configuration
+    warnings: list[str] = []  # what takes effect at a restart only
+    problems: list[str] = []  # why it failed, line by line
+    exit_code: int = 0
+
+
+Waiter = Callable[[Outcome], object]
 
 
 class Changeover:
@@ -104,6 +124,10 @@ class Reloads:
         self._again = False  # another was asked for meanwhile
         self._told_to_wait = False  # in the log, why a reload does not begin
         self._trouble = ""  # of the last one, for the status line
+        self._waiting: list[Waiter] = []  # who asked for the reload that is to come
+        self._hearing: list[Waiter] = []  # who asked for the one in progress
+        self.last: Outcome | None = None
+        self.last_at = 0.0  # of the monotonic clock
 
     def in_progress(self) -> bool:
         """Whether a start or reload is under way."""
@@ -121,25 +145,30 @@ class Reloads:
         """Start the first generation."""
         self._begin(generation, self._started, self._start_failed)
 
+    def await_next(self, waiter: Waiter) -> None:
+        """Have `waiter` hear how the next reload went that begins after now."""
+        self._waiting.append(waiter)
+
     def request(self) -> None:
         """Read the configuration and user code anew; one at a time, however many are asked for."""
         if self._staff.stopping:
+            self._give_up("told to stop before it was done")
             return
         if self._changeover is not None or self._must_wait():
             self._again = True
             return
+        self._hearing, self._waiting = self._waiting, []
         self.notifier.reloading()
         old = self._staff.generation
         try:
             loaded = self._read_config()
-            tls = open_tls(loaded)
             held = {listener.key: listener for listener in old.listeners}
             listeners = open_listeners(loaded.config.services, held, self._inherited)
         except EpolldError as error:
-            self._failed(str(error))
+            self._failed(str(error), error.exit_code)
             return
         self.last_number += 1
-        generation = Generation(self.last_number, loaded, listeners, old.identity, tls)
+        generation = Generation(self.last_number, loaded, listeners, old.identity)
         self._begin(generation, self._done, self._roll_back)
 
     def request_pending(self) -> None:
@@ -152,6 +181,24 @@ class Reloads:
         """Give up what is in progress: the daemon stops."""
         if self._changeover is not None:
             self._changeover.cancel(reason)
+        self._give_up(reason)
+
+    def _give_up(self, reason: str) -> None:
+        """Tell all who wait that nothing will come of it."""
+        self._hearing += self._waiting
+        self._waiting = []
+        self._tell(self.outcome(False, f"reload failed: {reason}", problems=[reason]))
+
+    def outcome(self, ok: bool, message: str, **facts: Any) -> Outcome:
+        """How something went, and how it stands now."""
+        generation = self._staff.generation
+        return Outcome(ok, message, generation.number, self._staff.wanted(generation), **facts)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Tell all who asked for it."""
+        hearing, self._hearing = self._hearing, []
+        for waiter in hearing:
+            waiter(outcome)
 
     def on_ready(self, worker: WorkerHandle) -> bool:
         """A worker has booted; False if it is none of the coming generation's."""
@@ -204,12 +251,14 @@ class Reloads:
     def _done(self, generation: Generation) -> None:
         """The new generation is ready: from now on it is the one in force."""
         old = self._staff.generation
-        for path in (
+        at_restart = [
             *configs.needs_restart(old.config, generation.config),
             *without_effect(old.listeners, generation.listeners),
-        ):
+        ]
+        for path in at_restart:
             log.warning("%s has changed, which takes effect at a restart", path)
-        for change in configs.changes(old.config, generation.config):
+        changes = configs.changes(old.config, generation.config)
+        for change in changes:
             log.info("%s", change)
         self._trouble = ""
         _configure_logs(generation)
@@ -217,6 +266,15 @@ class Reloads:
         count = self._staff.wanted(generation)
         log.info("reload done: generation %d, %d workers", generation.number, count)
         self.notifier.ready(self.status())
+        warnings = [f"{path} has changed, which takes effect at a restart" for path in at_restart]
+        self._remember(
+            self.outcome(
+                True,
+                f"reload done: generation {generation.number}, {count} workers",
+                changes=changes,
+                warnings=warnings,
+            )
+        )
         self.request_pending()
 
     def _swap(self, generation: Generation) -> None:
@@ -231,22 +289,26 @@ class Reloads:
             if listener not in old.listeners and listener.store_name():
                 self.notifier.store(listener.store_name(), listener.sock.fileno())
         self._staff.put_in_force(generation)
-        for ending in generation.expiring():
-            log.warning("%s", ending)
         self._drop_listeners(old, kept=generation)
         most = generation.config.workers.max_connections
         shortage = limits.warn_of_shortage(most, len(generation.listeners))
         if shortage:
             log.warning("%s", shortage)
 
-    def _roll_back(self, generation: Generation, reason: str, _exit_code: int) -> None:
+    def _roll_back(self, generation: Generation, reason: str, exit_code: int) -> None:
         """The new generation cannot boot: forget it."""
         self._changeover = None
         self._drop_listeners(generation, kept=self._staff.generation)
         if not self._staff.stopping:
-            self._failed(reason)
+            self._failed(reason, exit_code)
 
-    def _failed(self, reason: str) -> None:
+    def _remember(self, outcome: Outcome) -> None:
+        """It is over: for those who ask later, and for those who wait."""
+        self.last = outcome
+        self.last_at = time.monotonic()
+        self._tell(outcome)
+
+    def _failed(self, reason: str, exit_code: int) -> None:
         for line in reason.splitlines():
             log.error("%s", line)
         first = reason.splitlines()[0] if reason else "unknown"
@@ -255,6 +317,14 @@ class Reloads:
         self._trouble = f"; the last reload failed: {first}"
         self._staff.converge()  # a worker may have died meanwhile
         self.notifier.ready(self.status())
+        self._remember(
+            self.outcome(
+                False,
+                f"reload failed: {first}; generation {number} goes on",
+                problems=reason.splitlines(),
+                exit_code=exit_code or ExitCode.BOOT_FAILED,
+            )
+        )
         self.request_pending()
 
     def _must_wait(self) -> bool:

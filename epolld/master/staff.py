@@ -65,6 +65,11 @@ class Staff:
         for worker in self._pool.of(self.generation, State.STARTING, State.READY):
             self._pool.drain(worker)
 
+    def resume(self) -> None:
+        """Have workers serve again."""
+        self.suspended = False
+        self.converge()
+
     def stop(self) -> None:
         """Have all leave for good."""
         self.stopping = True

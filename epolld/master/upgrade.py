@@ -17,8 +17,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,10 +26,12 @@ from epolld import config as configs
 from epolld.channel import Channel
 from epolld.config import Loaded, loads
 from epolld.errors import ConfigError, EpolldError
+from epolld.host.controlsocket import ControlSocket
 from epolld.host.generation import Generation
 from epolld.host.listeners import Inherited, Listener
 from epolld.host.privileges import Identity
 from epolld.host.systemd import InheritedSocket
+from epolld.master.control import ControlServer, Session
 from epolld.master.pool import Pool, State, WorkerHandle
 from epolld.scoreboard import Scoreboard
 
@@ -38,6 +40,7 @@ VARIABLE = "EPOLLD_UPGRADE"  # the descriptor of the state
 FORMAT = 1  # of the state; a program that does not know it cannot take over
 
 TRIAL_TIMEOUT = 30.0  # seconds
+MAX_TRIAL = 65536  # bytes of what a trial run prints
 
 
 class SavedListener(msgspec.Struct, frozen=True):
@@ -63,6 +66,22 @@ class SavedWorker(msgspec.Struct, frozen=True):
     age: float  # seconds
 
 
+class SavedClient(msgspec.Struct, frozen=True):
+    """Who waits at the control socket to hear how the upgrade went."""
+
+    fd: int
+    request_id: str | int | None
+
+
+class SavedControl(msgspec.Struct, frozen=True):
+    """The control socket: `host.controlsocket.ControlSocket`."""
+
+    fd: int
+    path: str
+    inode: tuple[int, int]
+    clients: list[SavedClient]
+
+
 class SavedMaster(msgspec.Struct, frozen=True):
     """All that the next program is to know."""
 
@@ -83,6 +102,7 @@ class SavedMaster(msgspec.Struct, frozen=True):
     pidfile_fd: int
     directory: str  # where the program was started, for relative paths on its command line
     signals: list[int] = []  # that have come and were not obeyed yet
+    control: SavedControl | None = None
 
 
 def _command() -> list[str]:
@@ -110,6 +130,27 @@ def save_listener(listener: Listener) -> SavedListener:
     return SavedListener(
         listener.key, listener.service.name, place, listener.sock.fileno(), listener.inode
     )
+
+
+def save_control(server: ControlServer, clients: Iterable[Session]) -> SavedControl | None:
+    """What is to be known of the control socket; None without one."""
+    place = server.place()
+    if place is None:
+        return None
+    waiting = [SavedClient(each.fileno(), each.request_id) for each in clients]
+    return SavedControl(place.sock.fileno(), place.path, place.inode, waiting)
+
+
+def restore_control(state: SavedMaster) -> ControlSocket | None:
+    """The control socket, open as ever; None if the program before had none."""
+    saved = state.control
+    if saved is None:
+        return None
+    for fd in _control_descriptors(saved):
+        os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=saved.fd)
+    sock.setblocking(False)
+    return ControlSocket(sock, saved.path, saved.inode)
 
 
 def save_workers(pool: Pool, now: float) -> list[SavedWorker]:
@@ -146,11 +187,7 @@ def restore_config(state: SavedMaster, number: int | None = None) -> Loaded:
 
 
 def restore_generation(
-    state: SavedMaster,
-    loaded: Loaded,
-    inherited: Inherited,
-    identity: Identity | None,
-    tls: dict[str, Any],
+    state: SavedMaster, loaded: Loaded, inherited: Inherited, identity: Identity | None
 ) -> Generation:
     """The generation in force, its listeners open as ever."""
     services = {service.name: service for service in loaded.config.services}
@@ -166,7 +203,7 @@ def restore_generation(
             sock = socket.socket(fileno=saved.fd)
             sock.setblocking(False)
         listeners.append(Listener(saved.key, service.bind[saved.bind], service, sock, saved.inode))
-    return Generation(state.generation, loaded, tuple(listeners), identity, tls)
+    return Generation(state.generation, loaded, tuple(listeners), identity)
 
 
 def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: float) -> None:
@@ -242,7 +279,12 @@ def descriptors(state: SavedMaster) -> list[int]:
         *(worker.channel for worker in state.workers),
         state.scoreboard,
         state.pidfile_fd,
+        *([] if state.control is None else _control_descriptors(state.control)),
     ]
+
+
+def _control_descriptors(control: SavedControl) -> list[int]:
+    return [control.fd, *(client.fd for client in control.clients)]
 
 
 def inherited_sockets(state: SavedMaster) -> list[InheritedSocket]:
@@ -289,11 +331,11 @@ def start_trial(config: str, directory: str) -> tuple[int, int]:
     return pid, output
 
 
-def read_trial(output: int) -> str:
-    """What the trial run printed, as one line."""
+def read_trial(output: int) -> list[str]:
+    """What the trial run printed, line by line."""
     with open(output, "rb") as file:
         file.seek(0)
-        return " | ".join(file.read(4096).decode(errors="replace").split("\n")).strip(" |")
+        return file.read(MAX_TRIAL).decode(errors="replace").strip().splitlines()
 
 
 def execute(state: SavedMaster, environ: Mapping[str, str]) -> None:

@@ -46,3 +46,10 @@ class Talker(Who):
     def data_received(self, data: bytes) -> None:
         logging.getLogger("talker").debug("heard %r", data)
         self.say()
+
+
+class AnyOptions(Protocol):
+    """Takes whatever it is configured with."""
+
+    def __init__(self, **options: object) -> None:
+        self.options = options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 from collections.abc import Iterator
 
@@ -45,7 +46,7 @@ def test_a_connection_moves_in_the_middle_of_a_message(world: World, pair: objec
 
 
 def test_identity_and_age_travel(world: World) -> None:
-    old, new = world.side(first_id=77), world.side()
+    old, new = world.side(ids=itertools.count(77)), world.side()
     transport, client = old.accept(tcp_pair)
     world.clients.append(client)
     transport.opened -= 100

@@ -7,6 +7,7 @@ import select
 import socket
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from msgspec.structs import fields
 
@@ -19,6 +20,7 @@ from epolld.channel import (
     Failed,
     Message,
     ReopenLog,
+    Selection,
     Serve,
     Stop,
     fit_text,
@@ -48,7 +50,16 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
-SAMPLES = {"int": 3, "float": 2.5, "str": 'häm\n"x"', "list[str]": ["a"], "list[int]": [1, 2]}
+SAMPLES = {
+    "int": 3,
+    "float": 2.5,
+    "str": 'häm\n"x"',
+    "bool": True,
+    "list[str]": ["a"],
+    "list[int]": [1, 2],
+    "Selection": Selection([2**63], "upper", ["192.0.2.0/24"], 2.5),
+    "msgspec.Raw": msgspec.Raw(b'[{"id":"1"}]'),
+}
 
 
 def sample(kind: type[Message]) -> Message:

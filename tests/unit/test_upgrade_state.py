@@ -125,10 +125,10 @@ def test_a_trial_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_a_trial_prints_is_one_line() -> None:
+def test_what_a_trial_prints_is_read_line_by_line() -> None:
     fd = os.memfd_create("test")
     os.write(fd, b"first\nsecond \xff\n")
-    assert upgrade.read_trial(fd) == "first | second �"
+    assert upgrade.read_trial(fd) == ["first", "second �"]
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
 
