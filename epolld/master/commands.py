@@ -15,7 +15,7 @@ from epolld import __version__
 from epolld import channel as words
 from epolld import config as configs
 from epolld import log as logs
-from epolld.master import facts, requests
+from epolld.master import overview, requests
 from epolld.master.control import Session
 from epolld.master.enquiry import Enquiries, Enquiry, Missing
 from epolld.master.pool import Pool, WorkerHandle
@@ -155,12 +155,12 @@ class Commands:
         last = self._reloads.last
         return {
             "protocol": requests.PROTOCOL,
-            **facts.master_facts(),
+            **overview.master_facts(),
             "state": self._state(),
-            **facts.generation_facts(generation, staff.wanted(generation)),
-            "workers_ready": facts.ready_workers(self._pool, generation),
+            **overview.generation_facts(generation, staff.wanted(generation)),
+            "workers_ready": overview.ready_workers(self._pool, generation),
             "generations_leaving": staff.leaving(),
-            "connections": facts.connections(self._pool),
+            "connections": overview.connections(self._pool),
             "log_level": logs.level(),
             "config": generation.loaded.file,
             "last_reload": None
@@ -175,11 +175,11 @@ class Commands:
     def workers(self) -> list[dict[str, Any]]:
         """Every worker process, by slot, the newest generation first."""
         handles = sorted(self._pool, key=lambda w: (-w.generation.number, w.slot, w.pid))
-        return [facts.worker_facts(self._pool, each, self._loop.now) for each in handles]
+        return [overview.worker_facts(self._pool, each, self._loop.now) for each in handles]
 
     def services(self) -> list[dict[str, Any]]:
         """What is served, and where."""
-        return facts.service_facts(self._staff.generation)
+        return overview.service_facts(self._staff.generation)
 
     def _state(self) -> str:
         if self._staff.stopping:

@@ -92,7 +92,7 @@ def worker_facts(pool: Pool, worker: WorkerHandle, now: float) -> dict[str, Any]
     }
     for column in Column:
         if column not in KNOWN:
-            facts[column.name.lower()] = board.column(column)[row]
+            facts.setdefault(column.name.lower(), board.column(column)[row])
     return facts
 
 
