@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import loads
+import pictures
 import processes
 import servers
 
@@ -27,10 +27,6 @@ WORKERS, IDLE, BUSY, RATE, THINK_US = 4, 10_000, 50, 1_000, 5_000
 RELOADS, SHOWN = 5, 3  # the reload that is shown larger, counted from 1
 APART = 1.5  # seconds between two reloads
 EVERY, CLOSELY = 0.020, 0.002  # seconds between two looks
-PICTURES = servers.HERE.parent / "docs/pictures"
-
-INSTALL = "matplotlib is missing: pip install -e .[bench]"
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
 
 
 @dataclass
@@ -113,9 +109,13 @@ def observe() -> tuple[list[Course], list[float], dict[str, Any]]:
 
 def draw(courses: list[Course], signals: list[float], report: dict[str, Any]) -> None:
     """Both pictures: all reloads above, one of them larger below."""
-    pyplot = _pyplot()
-    pyplot.rcParams.update({"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "epolld"})
-    figure, (whole, close) = pyplot.subplots(2, 1, figsize=(10, 7.5), layout="constrained")
+    with pictures.figure("reload", 2, 1, size=(10, 7.5)) as (whole, close):
+        _draw(whole, close, courses, signals, report)
+
+
+def _draw(
+    whole: Any, close: Any, courses: list[Course], signals: list[float], report: dict[str, Any]
+) -> None:
     begin, shown = signals[0] - 1.0, signals[SHOWN - 1]
     for axes, origin, scale in ((whole, begin, 1), (close, shown, 1000)):
         _draw_courses(axes, courses, origin, scale)
@@ -123,8 +123,6 @@ def draw(courses: list[Course], signals: list[float], report: dict[str, Any]) ->
             axes.axvline((moment - origin) * scale, color="black", linestyle=":", linewidth=1)
         axes.set_ylabel("live connections of a worker")
         axes.set_ylim(0, 1.28 * max(max(course.counts, default=0) for course in courses))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
     end = max(course.times[-1] for course in courses if course.times)
     failures = sum(report["failures"].values())
     whole.set_title(
@@ -145,21 +143,6 @@ def draw(courses: list[Course], signals: list[float], report: dict[str, Any]) ->
         ncols=2,
         fontsize=9,
     )
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PICTURES / "reload.svg", metadata={"Date": None})
-    figure.savefig(PICTURES / "reload.png", dpi=110)
-
-
-def _pyplot() -> Any:
-    """matplotlib's drawing half, without a screen; leaves the program where it is missing."""
-    try:
-        import matplotlib
-    except ImportError:
-        sys.exit(INSTALL)
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def _draw_courses(axes: Any, courses: list[Course], origin: float, scale: float) -> None:
@@ -170,7 +153,7 @@ def _draw_courses(axes: Any, courses: list[Course], origin: float, scale: float)
         axes.plot(
             [(moment - origin) * scale for moment in course.times],
             course.counts,
-            color=COLOURS[(number - 1) % len(COLOURS)],
+            color=pictures.COLOURS[(number - 1) % 6],
             linewidth=1.4,
             label=f"{'_' if number in named else ''}generation {number}",  # "_": not in a legend
         )
@@ -192,7 +175,7 @@ def _until(courses: list[Course], shown: float) -> float:
 def main() -> None:
     servers.raise_descriptor_limit()
     servers.build()
-    _pyplot()  # before the work, not after it
+    pictures.import_pyplot()  # before the work, not after it
     draw(*observe())
 
 

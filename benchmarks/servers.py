@@ -28,6 +28,7 @@ BIN = HERE / "bin"
 PEERS = ("c", "uvloop", "go", "asyncio")
 EVERYONE = ("epolld", *PEERS)
 SERVER_CORE, LOAD_CORE = 0, 1
+LESSONS = HERE.parent / "examples/epoll"  # servers of docs/epoll.md: `upper_NAME.py PORT`
 READY_WITHIN = 10.0  # seconds
 STOP_WITHIN = 5.0  # seconds, then SIGKILL
 
@@ -202,6 +203,8 @@ def _command(
         config = folder / "epolld.yaml"
         config.write_text(CONFIG.format(folder=folder, workers=section, port=port))
         return [python, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
+    if (lesson := LESSONS / f"upper_{name}.py").exists():
+        return [sys.executable, str(lesson), str(port)]
     if name in ("uvloop", "asyncio"):
         return [sys.executable, str(HERE / f"peers/upper_{name}.py"), str(port)]
     return [str(BIN / f"upper_{name}"), str(port)]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from epolld.net.protocol import Protocol
     from epolld.net.transport import Transport
+    from epolld.runtime.goodbye import draining
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Protocol", "Transport", "__version__"]
+__all__ = ["Protocol", "Transport", "__version__", "draining"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from epolld.net.transport import Transport
 
         return Transport
+    if name == "draining":
+        from epolld.runtime.goodbye import draining
+
+        return draining
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

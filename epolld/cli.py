@@ -133,7 +133,7 @@ def _check(path: str, overrides: Overrides) -> int:
         loaded = load(path, overrides)
         if loaded.config.master.working_directory:
             os.chdir(loaded.config.master.working_directory)  # where modules are looked for
-        problems = _check_services(loaded)
+        problems = _check_services(loaded) + _check_certificates(loaded)
         try:
             _identity(loaded)
         except PrivilegeError as error:
@@ -164,6 +164,19 @@ def _check_services(loaded: Loaded) -> list[str]:
     return []
 
 
+def _check_certificates(loaded: Loaded) -> list[str]:
+    """Read certificates and keys; warns of those that end soon, which is no problem yet."""
+    from epolld.host.generation import Generation, open_tls
+
+    try:
+        tls = open_tls(loaded)
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    for warning in Generation(0, loaded, (), None, tls).expiring():
+        print(f"warning: {warning}", file=sys.stderr)
+    return []
+
+
 def _check_upgrade() -> list[str]:
     """As the trial run of an upgrade: can this program take over from the one that asks?"""
     from epolld.master import upgrade
@@ -185,7 +198,7 @@ def _import_all() -> list[str]:
 
     problems = []
     for module in pkgutil.walk_packages(epolld.__path__, "epolld."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and not module.name.startswith("epolld.testing"):
             try:
                 importlib.import_module(module.name)
             except Exception as error:
@@ -227,7 +240,7 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     from epolld import log as logs
     from epolld.config import load
     from epolld.host import daemon, limits, runtimedir, systemd
-    from epolld.host.generation import Generation
+    from epolld.host.generation import Generation, open_tls
     from epolld.host.listeners import Inherited, open_listeners
     from epolld.host.pidfile import PidFile
     from epolld.master import upgrade
@@ -255,14 +268,19 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     report = control = None
     if saved is not None:
         inherited = Inherited(upgrade.inherited_sockets(saved))
-        first = upgrade.restore_generation(saved, loaded, inherited, identity)
+        try:
+            tls = open_tls(loaded)
+        except ConfigError:
+            tls = {}  # the workers go on; the reload that follows says why there are no new ones
+        first = upgrade.restore_generation(saved, loaded, inherited, identity, tls)
         pidfile = PidFile.adopt(saved.pidfile, saved.pidfile_fd)
         control = upgrade.restore_control(saved)
         systemd.forget(os.environ)
     else:
+        tls = open_tls(loaded)
         inherited = Inherited(systemd.listen_fds(os.environ, os.getpid()))
         listeners = open_listeners(loaded.config.services, {}, inherited)
-        first = Generation(1, loaded, listeners, identity)
+        first = Generation(1, loaded, listeners, identity, tls)
         directory = runtimedir.find(settings.runtime_directory, os.environ, os.geteuid())
         runtimedir.prepare(directory, control_group)
         systemd.forget(os.environ)

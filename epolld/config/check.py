@@ -17,13 +17,16 @@ from epolld.config.kinds import (
     Field,
     Kind,
     Listing,
+    Mappings,
     Options,
     Section,
+    Several,
     fields,
     suggest,
 )
 from epolld.config.marks import Mapping, Node, Place, Scalar, Sequence
 from epolld.config.schema import NAME, Bind, Config, Logging, Service
+from epolld.config.tls import Tls
 
 _LISTING = Listing.expects
 _ADDRESS = Binds.expects
@@ -113,7 +116,21 @@ class _Checker:
         if isinstance(built, Logging) and built.target == "file" and built.file is None:
             place = keys["target"].place if "target" in keys else node.place
             self.fail(place, join(path, "file"), "missing; target: file needs file: /path/to.log")
+        if isinstance(built, Tls) and (built.ca is None) is not (
+            built.client_certificates == "none"
+        ):
+            self.client_certificates(built, keys, path)
         return built
+
+    def client_certificates(self, tls: Tls, keys: dict[str, Scalar], path: str) -> None:
+        """Whoever asks clients for certificates says whose, and who says whose asks."""
+        if tls.ca is None:
+            place = keys["client_certificates"].place
+            message = f"missing; client_certificates: {tls.client_certificates} needs ca: /path.pem"
+        else:
+            place = keys["ca"].place
+            message = "no client is asked; add client_certificates: required, or optional"
+        self.fail(place, join(path, "ca"), message)
 
     def pairs(self, node: Node, path: str) -> dict[str, tuple[Scalar, Node]]:
         """A mapping's pairs by key; of duplicates the first counts."""
@@ -165,7 +182,12 @@ class _Checker:
             return self.services(node, path)
         if isinstance(kind, Binds):
             return self.binds(node, key, path)
-        if isinstance(kind, Section):
+        if isinstance(kind, Mappings):
+            return tuple(self.struct(kind.struct, item, at) for item, at in _items(node, path))
+        if isinstance(kind, Several):
+            leaves = [self.leaf(kind.item, item, at) for item, at in _items(node, path)]
+            return tuple(value for well, value in leaves if well)
+        if isinstance(kind, Section) and not (is_null(node) and field.optional):
             return self.struct(kind.struct, node, path)
         if isinstance(kind, Options):
             return {
@@ -302,8 +324,19 @@ class _Checker:
             self._bound[same] = (path, place)
 
 
+def _items(node: Node, path: str) -> list[tuple[Node, str]]:
+    """One value or a list of them, each with its path."""
+    if isinstance(node, Sequence):
+        return [(item, join(path, str(index))) for index, item in enumerate(node.items)]
+    return [] if is_null(node) else [(node, path)]
+
+
 def _missing(field: Field) -> str:
-    example = {"bind": "bind: 127.0.0.1:1688", "name": "name: upper"}.get(field.name)
+    example = {
+        "bind": "bind: 127.0.0.1:1688",
+        "name": "name: upper",
+        "certificate": "certificate: /path/to.pem",
+    }.get(field.name)
     return f"missing; add {example or field.name + ': ' + field.kind.expects}"
 
 

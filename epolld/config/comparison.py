@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from epolld.config.kinds import Listing, fields
+from epolld.config.kinds import Binds, Listing, Mappings, Section, fields
 from epolld.config.rendering import show
 from epolld.config.schema import Config
 from epolld.config.secrets import hide
+
+WRITTEN_AS_VALUES = (Binds, Mappings)  # of the sections, those that a value stands for
 
 
 def changes(old: Config, new: Config) -> list[str]:
@@ -46,7 +48,13 @@ def _struct_changes(old: msgspec.Struct, new: msgspec.Struct, path: str) -> Iter
     """A line for each field that differs."""
     for field in fields(type(old)):
         before, after = getattr(old, field.name), getattr(new, field.name)
+        if isinstance(before, msgspec.Struct) and isinstance(after, msgspec.Struct):
+            yield from _struct_changes(before, after, f"{path}.{field.name}")
+            continue
         if before == after:
+            continue
+        if isinstance(field.kind, Section) and not isinstance(field.kind, WRITTEN_AS_VALUES):
+            yield f"{path}.{field.name}: {'removed' if after is None else 'added'}"
             continue
         before, after = hide(before), hide(after)
         if before == after:
@@ -59,7 +67,8 @@ def movable_services(old: Config, new: Config) -> list[str]:
     """The services whose live connections a worker of `new` can go on with.
 
     Those that are still there with the same protocol; its code and options may have changed,
-    and its `thaw` says whether it can live with that.
+    and its `thaw` says whether it can live with that. With TLS, half of a connection is in
+    OpenSSL's memory: none can move, nor a plain one to where TLS is spoken.
     """
-    protocols = {service.name: service.protocol for service in new.services}
-    return [s.name for s in old.services if protocols.get(s.name) == s.protocol]
+    protocols = {service.name: service.protocol for service in new.services if not service.tls}
+    return [s.name for s in old.services if not s.tls and protocols.get(s.name) == s.protocol]

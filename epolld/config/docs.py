@@ -93,6 +93,7 @@ def page() -> str:
             parts.append("### An address as a mapping\n")
             parts.append(f"{_BIND}\n")
             parts.append(_table(Bind))
+            parts += _subsections(section)
         elif isinstance(section.kind, Section):
             parts.append(_heading(section, ""))
             parts.append(_table(section.kind.struct))
@@ -111,6 +112,30 @@ bind:
 ```"""
 
 
+_EXAMPLES = {
+    "tls": """\
+```yaml
+tls:
+  certificate: /etc/epolld/example.org.pem
+  key: /etc/epolld/example.org.key
+```
+
+More in [TLS](tls.md).
+"""
+}
+
+
+def _subsections(section: Field) -> Iterator[str]:
+    """A heading and a table for each section inside a service."""
+    assert isinstance(section.kind, Section)
+    for field in fields(section.kind.struct):
+        if type(field.kind) is Section:
+            yield f"### services.{field.name}\n\n{field.text}\n"
+            if field.name in _EXAMPLES:
+                yield _EXAMPLES[field.name]
+            yield _table(field.kind.struct)
+
+
 def _heading(section: Field, note: str) -> str:
     text = " ".join(section.text.split())
     return f"## {section.name}\n\n{text}{' ' + note if note else ''}\n"
@@ -125,6 +150,8 @@ def _table(struct: type[msgspec.Struct]) -> str:
 
 def _rows(struct: type[msgspec.Struct]) -> Iterator[str]:
     for field in fields(struct):
+        if type(field.kind) is Section:
+            continue  # has a table of its own
         cells = (f"`{field.name}`", _default(field), _expects(field), field.text)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 

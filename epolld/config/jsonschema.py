@@ -7,7 +7,16 @@ from typing import Any
 
 import msgspec
 
-from epolld.config.kinds import Binds, Field, Listing, Octal, Options, Section, fields
+from epolld.config.kinds import (
+    Binds,
+    Field,
+    Listing,
+    Mappings,
+    Octal,
+    Options,
+    Section,
+    fields,
+)
 from epolld.config.schema import Bind, Config
 
 # unix:/path, unix:@name, fd:N, [v6]:port, or host:port; the loader checks the rest.
@@ -59,6 +68,9 @@ def _value(field: Field) -> dict[str, Any]:
     if isinstance(kind, Binds):
         one = {"anyOf": [_address(), _struct(Bind)]}
         return {"anyOf": [*one["anyOf"], {"type": "array", "minItems": 1, "items": one}]}
+    if isinstance(kind, Mappings):
+        struct = _struct(kind.struct)
+        return {"anyOf": [struct, {"type": "array", "items": struct}]}
     if isinstance(kind, Section):
         return _struct(kind.struct)
     if isinstance(kind, Options):
@@ -75,6 +87,8 @@ def _address() -> dict[str, Any]:
 def _default(field: Field) -> Any:
     """As an editor would insert it."""
     value = field.default
+    if isinstance(value, tuple):
+        return list(value)
     if isinstance(value, float) or isinstance(field.kind, Octal):
         return field.kind.write(value).strip('"')
     return value

@@ -250,6 +250,29 @@ class Binds(Section):
     expects = "an address such as 127.0.0.1:1688, or a list of them"
 
 
+class Mappings(Section):
+    """Mappings, each with the fields of a struct: one, or a list of them."""
+
+    expects = "a mapping (key: value lines), or a list of them"
+
+
+class Several(Kind):
+    """Values of one kind: one, or a list of them."""
+
+    def __init__(self, item: Kind) -> None:
+        self.item = item
+        self.expects = f"{item.expects}, or a list of them"
+
+    def write(self, value: tuple[Any, ...]) -> str:
+        """In flow style."""
+        return f"[{', '.join(map(self.item.write, value))}]"
+
+    def schema(self) -> dict[str, Any]:
+        """Either."""
+        one = self.item.schema()
+        return {"anyOf": [one, {"type": "array", "items": one}]}
+
+
 class Setting(NamedTuple):
     """Documentation and kind of a field, for use in `Annotated`."""
 

@@ -11,7 +11,7 @@ import msgspec
 
 from epolld.address import Address, UnixAddress
 from epolld.config import scalars
-from epolld.config.kinds import Binds, Field, Listing, Options, Section, fields
+from epolld.config.kinds import Binds, Field, Listing, Mappings, Options, Section, fields
 from epolld.config.schema import Bind, Config
 
 _STEP = "  "
@@ -30,6 +30,8 @@ def show(field: Field, value: Any) -> str:
         return ", ".join(_show_address(address) for address in value)
     if isinstance(field.kind, Options):
         return _flow(value)
+    if isinstance(field.kind, Mappings):
+        return f"[{', '.join(map(_flow_struct, value))}]"
     return field.kind.write(value)
 
 
@@ -38,7 +40,9 @@ def _struct_lines(struct: msgspec.Struct, indent: str) -> Iterator[str]:
     for field in fields(type(struct)):
         value = getattr(struct, field.name)
         kind = field.kind
-        if isinstance(kind, Listing):
+        if value is None or isinstance(kind, Mappings):
+            yield f"{indent}{field.name}: {show(field, value)}"
+        elif isinstance(kind, Listing):
             yield from _list_lines(field.name, value, indent)
         elif isinstance(kind, Binds):
             yield f"{indent}{field.name}:"
@@ -86,6 +90,12 @@ def _bind(address: Address) -> str:
         if (value := getattr(address, field.name, None)) is not None
     ]
     return f"{{address: {text}, {', '.join(rights)}}}" if rights else text
+
+
+def _flow_struct(struct: msgspec.Struct) -> str:
+    """A struct in flow style."""
+    pairs = [f"{f.name}: {show(f, getattr(struct, f.name))}" for f in fields(type(struct))]
+    return f"{{{', '.join(pairs)}}}"
 
 
 def _flow(value: Any) -> str:

@@ -26,6 +26,7 @@ from epolld.config.kinds import (
     Text,
     Whole,
 )
+from epolld.config.tls import Tls
 
 # A service's name is part of setting paths, log lines and file names.
 NAME = r"[A-Za-z][A-Za-z0-9_-]*"
@@ -216,10 +217,21 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Setting(
             Text("a built-in service's name or package.module:Class", PROTOCOL),
             "What to serve: a built-in service (`upper`, `echo`, `discard`, `chargen`, "
-            "`daytime`, `time`, `qotd`) or a class of yours as `package.module:Class`. "
+            "`daytime`, `time`, `qotd`) or code of yours as `package.module:Name`: a protocol "
+            "class of epolld's or asyncio's, a coroutine function, or a socketserver handler. "
             "Without it: the name.",
         ),
     ] = ""
+    runtime: Annotated[
+        Literal["auto", "native", "asyncio", "coroutines"],
+        Setting(
+            Choice("auto", "native", "asyncio", "coroutines"),
+            "How the protocol is run: callbacks on epolld's own loop (`native`), an asyncio "
+            "protocol (`asyncio`), or `async def handle(reader, writer)` (`coroutines`). `auto` "
+            "sees it by the class or function; only for a function that returns an asyncio "
+            "protocol it must be said.",
+        ),
+    ] = "auto"
     options: Annotated[
         dict[str, Any], Setting(Options(), "Keyword arguments for the protocol.")
     ] = msgspec.field(default_factory=dict)
@@ -259,6 +271,7 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     v6only: Annotated[
         bool, Setting(Flag(), "IPV6_V6ONLY: an IPv6 listener does not take IPv4 connections.")
     ] = True
+    tls: Annotated[Tls | None, Setting(Section(Tls), Tls.__doc__ or "")] = None
 
     def __post_init__(self) -> None:
         """Without a protocol, the name says which."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,6 +13,10 @@ from epolld.host.listeners import Listener
 from epolld.host.privileges import Identity
 from epolld.scoreboard import Scoreboard
 
+if TYPE_CHECKING:
+    from epolld.errors import Problem
+    from epolld.host.certificates import ServerTls
+
 
 class Generation(msgspec.Struct, frozen=True, eq=False):
     """A configuration in force: replaced as a whole at a reload, never changed."""
@@ -20,11 +25,32 @@ class Generation(msgspec.Struct, frozen=True, eq=False):
     loaded: Loaded
     listeners: tuple[Listener, ...]
     identity: Identity | None  # whom the workers become; None: they stay who they are
+    tls: dict[str, Any] = {}  # ServerTls, by the name of the service
 
     @property
     def config(self) -> Config:
         """The settings."""
         return self.loaded.config
+
+    def expiring(self) -> list[Problem]:
+        """A warning for each certificate that has ended, or that ends soon."""
+        if not self.tls:
+            return []
+        from epolld.host.certificates import expiring
+
+        return expiring(self.loaded, self.tls)
+
+
+def open_tls(loaded: Loaded) -> dict[str, ServerTls]:
+    """Read all certificates and keys; raises ConfigError with the places of those that are bad.
+
+    OpenSSL and what belongs to it are imported only where a service speaks TLS.
+    """
+    if not any(service.tls for service in loaded.config.services):
+        return {}
+    from epolld.host.certificates import open_contexts
+
+    return open_contexts(loaded)
 
 
 class Assignment(msgspec.Struct, frozen=True, eq=False):

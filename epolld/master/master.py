@@ -37,6 +37,8 @@ from epolld.net.loop import EventLoop
 
 log = logging.getLogger("epolld.master")
 
+DAY = 86400.0  # seconds
+
 
 class Master:
     """One daemon; `run` is its life."""
@@ -130,6 +132,7 @@ class Master:
         self._look()
         if watchdog_interval:
             self._feed_watchdog(watchdog_interval)
+        self._loop.call_later(DAY, self._look_at_certificates)
         self._loop.run()
         self._remove_listeners()
         self._control.close()
@@ -387,6 +390,12 @@ class Master:
             self._staff.look()
             self._notifier.status(self._reloads.status())
         self._loop.call_later(watchdog.LOOK, self._look)
+
+    def _look_at_certificates(self) -> None:
+        """Once a day, as at each start and reload: say which end soon."""
+        for ending in self._generation.expiring():
+            log.warning("%s", ending)
+        self._loop.call_later(DAY, self._look_at_certificates)
 
     def _feed_watchdog(self, interval: float) -> None:
         """Tell systemd that this loop turns."""

@@ -22,7 +22,7 @@ from epolld import log as logs
 from epolld.config import Loaded
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import limits
-from epolld.host.generation import Generation
+from epolld.host.generation import Generation, open_tls
 from epolld.host.listeners import Inherited, open_listeners, tune, without_effect
 from epolld.host.systemd import Notifier
 from epolld.master.pool import Pool, State, WorkerHandle
@@ -162,13 +162,14 @@ class Reloads:
         old = self._staff.generation
         try:
             loaded = self._read_config()
+            tls = open_tls(loaded)
             held = {listener.key: listener for listener in old.listeners}
             listeners = open_listeners(loaded.config.services, held, self._inherited)
         except EpolldError as error:
             self._failed(str(error), error.exit_code)
             return
         self.last_number += 1
-        generation = Generation(self.last_number, loaded, listeners, old.identity)
+        generation = Generation(self.last_number, loaded, listeners, old.identity, tls)
         self._begin(generation, self._done, self._roll_back)
 
     def request_pending(self) -> None:
@@ -289,6 +290,8 @@ class Reloads:
             if listener not in old.listeners and listener.store_name():
                 self.notifier.store(listener.store_name(), listener.sock.fileno())
         self._staff.put_in_force(generation)
+        for ending in generation.expiring():
+            log.warning("%s", ending)
         self._drop_listeners(old, kept=generation)
         most = generation.config.workers.max_connections
         shortage = limits.warn_of_shortage(most, len(generation.listeners))

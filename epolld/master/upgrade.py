@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -187,7 +187,11 @@ def restore_config(state: SavedMaster, number: int | None = None) -> Loaded:
 
 
 def restore_generation(
-    state: SavedMaster, loaded: Loaded, inherited: Inherited, identity: Identity | None
+    state: SavedMaster,
+    loaded: Loaded,
+    inherited: Inherited,
+    identity: Identity | None,
+    tls: dict[str, Any],
 ) -> Generation:
     """The generation in force, its listeners open as ever."""
     services = {service.name: service for service in loaded.config.services}
@@ -203,7 +207,7 @@ def restore_generation(
             sock = socket.socket(fileno=saved.fd)
             sock.setblocking(False)
         listeners.append(Listener(saved.key, service.bind[saved.bind], service, sock, saved.inode))
-    return Generation(state.generation, loaded, tuple(listeners), identity)
+    return Generation(state.generation, loaded, tuple(listeners), identity, tls)
 
 
 def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: float) -> None:

@@ -65,8 +65,9 @@ class Gate:
         self._loop = loop
         self._acceptors: list[Acceptor] = []
         self._reasons: set[str] = set()
-        self._backoff = BACKOFF_FIRST
+        self.backoff = BACKOFF_FIRST
         self._episode_ends = 0.0
+        self.alone = False  # no sibling stands in the queues, so none has to get its turn
 
     def add(self, sock: socket.socket, service: Service) -> None:
         """Accept for `service` from a listening, non-blocking socket."""
@@ -132,12 +133,8 @@ class Gate:
             )
         self._episode_ends = now + EPISODE
         self.shut("exhausted")
-        self._loop.call_later(self._backoff, lambda: self.open("exhausted"))
-        self._backoff = min(self._backoff * 2, BACKOFF_LAST)
-
-    def on_accepted(self) -> None:
-        """accept() worked."""
-        self._backoff = BACKOFF_FIRST
+        self._loop.call_later(self.backoff, lambda: self.open("exhausted"))
+        self.backoff = min(self.backoff * 2, BACKOFF_LAST)
 
 
 class Acceptor:
@@ -205,8 +202,10 @@ class Acceptor:
                 return True
             self._gate.on_exhausted(exc)
             return False
-        self.requeue()  # first: the siblings shall not wait for what the protocol does
-        self._gate.on_accepted()
+        gate = self._gate
+        if not gate.alone:
+            self.requeue()  # first: the siblings shall not wait for what the protocol does
+        gate.backoff = BACKOFF_FIRST
         os.set_blocking(fd, False)
         self._service.open(fd, peer)
         return True

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_inet_aton = socket.inet_aton
+_int_from_bytes = int.from_bytes
+
 
 @contextmanager
 def borrowed(fd: int) -> Iterator[socket.socket]:
@@ -47,12 +50,11 @@ def local_address(fd: int) -> Any:
 
 def pack_peer(peer: Any) -> Any:
     """An address as accept() gives it, in less memory: `unpack_peer` makes it whole again."""
-    if type(peer) is tuple and len(peer) == 2:
-        try:
-            return int.from_bytes(socket.inet_aton(peer[0]), "big") << 16 | peer[1]
-        except OSError:  # no IPv4 address after all
-            return peer
-    return peer
+    try:
+        host, port = peer
+        return _int_from_bytes(_inet_aton(host), "big") << 16 | port
+    except (OSError, TypeError, ValueError):  # another family's
+        return peer
 
 
 def unpack_peer(packed: Any) -> Any:

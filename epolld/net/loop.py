@@ -15,7 +15,6 @@ This loop knows nothing of sockets, protocols or processes. It is the master's l
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import select
 import time
@@ -109,16 +108,20 @@ class EventLoop:
         open file is closed, and a forked process may hold one (epoll(7), "Questions and answers").
         """
         if self._watchers.pop(fd, None) is not None:
-            with contextlib.suppress(FileNotFoundError):  # parked
+            try:
                 self._epoll.unregister(fd)
+            except FileNotFoundError:
+                pass  # parked
 
     def requeue(self, fd: int, events: int) -> None:
         """Remove and add `fd` in the kernel: its place among the waiters becomes the last.
 
         Also, adding polls the file: what became ready unnoticed is reported (see acceptor.py).
         """
-        with contextlib.suppress(FileNotFoundError):  # adding failed the last time
+        try:
             self._epoll.unregister(fd)
+        except FileNotFoundError:
+            pass  # adding failed the last time
         self._epoll.register(fd, events)
 
     def watchers(self) -> list[Watcher]:
@@ -139,10 +142,18 @@ class EventLoop:
         clock = self._clock
         watchers = self._watchers
         deferred = self._deferred
+        timers = self._timers
         self.now = clock()
         while not self._stopping:
-            ready = poll(self._timeout(), MAX_EVENTS)
-            self.now = clock()
+            # poll rounds up to milliseconds, so a timer is never early. It may be late by what
+            # this turn has taken, for which no clock is read.
+            wait = 0.0 if deferred else timers.due - self.now
+            if wait > LONGEST_WAIT:
+                wait = LONGEST_WAIT
+            elif wait < 0.0:
+                wait = 0.0
+            ready = poll(wait, MAX_EVENTS)
+            now = self.now = clock()
             for fd, events in ready:
                 # Looked up anew for each event: an earlier callback of this same wake-up may have
                 # closed that connection. (Its number cannot be another's yet: transports close
@@ -158,7 +169,8 @@ class EventLoop:
             fd = -1  # nobody's turn: see descriptor_served
             if deferred:
                 self._run_deferred()
-            self._timers.run_due(self.now, self._fence)
+            if timers.due <= now:
+                timers.run_due(now, self._fence)
         self._stopping = False
 
     def stop(self) -> None:
@@ -173,16 +185,6 @@ class EventLoop:
         """
         self._epoll.close()
         self._watchers.clear()
-
-    def _timeout(self) -> float | None:
-        """Seconds that poll may wait; it rounds up to milliseconds, so a timer is never early.
-
-        It may be late by what this turn has taken, for which no clock is read.
-        """
-        if self._deferred:
-            return 0
-        deadline = self._timers.next_deadline()
-        return None if deadline is None else min(max(0.0, deadline - self.now), LONGEST_WAIT)
 
     def _run_deferred(self) -> None:
         """Run what was deferred up to now; what that defers in turn waits for the next wake-up."""

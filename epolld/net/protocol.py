@@ -91,9 +91,11 @@ class Protocol:
         logged and closes the connection.
         """
 
-    def draining(self) -> None:
+    def draining(self) -> bool | None:
         """The daemon stops or reloads and this connection cannot move: say goodbye and close.
 
         The default leaves it to the daemon, which closes a connection once it is idle. A class
-        that overrides this decides itself when to close, until workers.graceful_timeout.
+        that overrides this decides itself when to close, until workers.graceful_timeout; if it
+        returns true, it leaves that to the daemon, too.
         """
+        return True

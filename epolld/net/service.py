@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from epolld.net.descriptor import pack_peer
 from epolld.net.frozen import Frozen
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
@@ -33,6 +34,8 @@ class Service:
     called with +1 after each opening, with -1 after each end.
     """
 
+    transport_type: type[Transport] = Transport  # a runtime may have one of its own
+
     def __init__(
         self,
         loop: EventLoop,
@@ -50,7 +53,7 @@ class Service:
         self.protocol_type: type | None = None  # of the protocols that the factory makes
         self.postponed: dict[object, list[Callable[[], object]]] = {}  # calls on frozen transports
         self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
-        self._sockets: dict[Transport, socket.socket] = {}  # made for users that asked
+        self.sockets: dict[Transport, socket.socket] = {}  # made for users that asked
         self._ids = itertools.count(1) if ids is None else ids
         self._loop = loop
         self._factory = factory
@@ -78,7 +81,7 @@ class Service:
 
         `peer` is its address as accept() gave it.
         """
-        transport = self._make(fd, peer, next(self._ids))
+        transport = self._make(fd, pack_peer(peer), next(self._ids))
         if transport is not None:
             self.accepted += 1
             self._begin(transport)
@@ -100,15 +103,15 @@ class Service:
             self.refuse("no_protocol")
             return None
         self.protocol_type = type(protocol)
-        return Transport(self._loop, fd, protocol, self, peer, id)
+        return self.transport_type(self._loop, fd, protocol, self, peer, id)
 
     def _begin(self, transport: Transport, silent: float = 0.0) -> None:
         """Count it, and its idle time."""
         self.live += 1
+        self._on_change(+1)
         if self._idle is not None:
             self._idle.start(transport, self._loop.now + self._idle_timeout - silent)
             self._wait_for_idle()
-        self._on_change(+1)
 
     def refuse(self, cause: str) -> None:
         """Count a connection that was not served; `cause` is a name of causes.py."""
@@ -118,20 +121,28 @@ class Service:
         """A transport has ended or left, and its descriptor is released."""
         self.live -= 1
         self.closed[cause] = self.closed.get(cause, 0) + 1
+        self._on_change(-1)
         if self._idle is not None:
             self._idle.end(transport)
-        self._on_change(-1)
 
     def socket_of(self, transport: Transport) -> socket.socket:
         """A socket object over the transport's descriptor, for its user; the same each time."""
-        if transport not in self._sockets:
-            self._sockets[transport] = socket.socket(fileno=transport.fileno())
-        return self._sockets[transport]
+        if transport not in self.sockets:
+            self.sockets[transport] = socket.socket(fileno=transport.fileno())
+        return self.sockets[transport]
 
     def forget_socket(self, transport: Transport) -> None:
         """The transport gives its descriptor up: the user's object, if there is one, is closed."""
-        if self._sockets and (sock := self._sockets.pop(transport, None)) is not None:
+        sock = self.sockets.pop(transport, None)
+        if sock is not None:
             sock.detach()
+
+    def is_unfinished(self) -> bool:
+        """Whether a handler still works though its connection may have ended."""
+        return False
+
+    def on_draining(self) -> None:
+        """The worker begins to leave; its connections are told one by one, with time between."""
 
     def end_all(self, patience: float, gently: bool) -> None:
         """Close every connection; what cannot be sent within `patience` seconds is dropped.

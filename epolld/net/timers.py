@@ -49,9 +49,12 @@ class TimerHeap:
     majority; then one pass removes them all (asyncio does the same).
     """
 
-    __slots__ = ("_cancelled", "_heap", "_sequence")
+    __slots__ = ("_cancelled", "_heap", "_sequence", "due")
 
     def __init__(self) -> None:
+        # No timer is due before this; a plain attribute, because a loop looks at each wake-up.
+        # The earliest timer may be later, if what was due then has been cancelled.
+        self.due = math.inf
         self._heap: list[Timer] = []
         self._sequence = 0
         self._cancelled = 0  # timers in _heap that will not be called; <= len(_heap)
@@ -64,6 +67,8 @@ class TimerHeap:
         self._sequence += 1
         timer = Timer(self, when, self._sequence, callback)
         heapq.heappush(self._heap, timer)
+        if when < self.due:
+            self.due = when
         return timer
 
     def next_deadline(self) -> float | None:
@@ -93,6 +98,7 @@ class TimerHeap:
             else:
                 timer._heap = _NOWHERE
                 due.append(timer)
+        self.due = heap[0].when if heap else math.inf
         return due
 
     def note_cancelled(self) -> None:

@@ -83,7 +83,7 @@ class Transport(Traveller):
         self._fd = fd
         self._protocol = protocol
         self._service = service
-        self._peer = descriptor.pack_peer(peer)
+        self._peer = peer  # as descriptor.pack_peer makes it
         self._state = OPEN
         self._direct = True  # a write may go straight to the socket: open, no EOF, _out is None
         self._reading = True  # the protocol wants data (it may pause that)
@@ -261,7 +261,10 @@ class Transport(Traveller):
 
     def start(self) -> None:
         """Introduce the protocol to the connection and begin to read."""
-        self._guard("connection_made", self)
+        try:
+            self._protocol.connection_made(self)
+        except BaseException as exc:
+            self._fault("connection_made", exc)
         if self._state is OPEN:
             self._watch()
 
@@ -305,13 +308,11 @@ class Transport(Traveller):
         return self._service
 
     def tell_draining(self) -> bool:
-        """Call the protocol's `draining`; False if it has one of its own and so decides itself."""
+        """Call the protocol's `draining`; False if it has one of its own and decides itself."""
         own = getattr(type(self._protocol), "draining", Protocol.draining)
         if own is Protocol.draining:
             return True
-        if self._state is OPEN:
-            self._guard("draining")
-        return False
+        return self._state is OPEN and self._guard("draining") is True
 
     def silent_for(self, seconds: float) -> bool:
         """Whether no byte has gone in or out for `seconds`."""
@@ -419,13 +420,18 @@ class Transport(Traveller):
     def _on_eof(self) -> None:
         """The peer has sent all it will; what now is the protocol's choice."""
         self._eof_received = True
-        keep_open = self._guard("eof_received")
+        try:
+            keep_open = self._protocol.eof_received()
+        except BaseException as exc:
+            self._fault("eof_received", exc)
         if self._state is not OPEN:
             return
         if keep_open:
             # The end stays readable for ever: wait for it again and the loop spins.
             self._reading = False
             self._watch()
+        elif self._out is None:
+            self.lose(None, "eof")
         else:
             self.close_for("eof")
 
@@ -485,7 +491,10 @@ class Transport(Traveller):
     def _finish(self, exc: BaseException | None) -> None:
         """Tell the protocol and give the descriptor back: deferred, so that within one turn of
         the loop a descriptor's number never comes to mean another connection."""
-        self._guard("connection_lost", exc)
+        try:
+            self._protocol.connection_lost(exc)
+        except BaseException as fault:
+            self._fault("connection_lost", fault)
         fd = self._give_up_descriptor()
         if exc is None and not self._eof_received:
             linger(self._loop, fd, self._service.ending)

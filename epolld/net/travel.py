@@ -173,7 +173,8 @@ class Traveller:
     def _give_up_descriptor(self) -> int:
         """The descriptor is no longer ours, nor a socket object's that was made for the user."""
         fd, self._fd = self._fd, -1
-        self._service.forget_socket(self)  # type: ignore[arg-type]
+        if self._service.sockets:
+            self._service.forget_socket(self)  # type: ignore[arg-type]
         return fd
 
     def _postpone(self, call: Callable[[], object]) -> None:
@@ -182,7 +183,7 @@ class Traveller:
 
 
 def peer_of(frozen: Frozen) -> Any:
-    """The peer's address as accept() gave it."""
+    """The peer's address as the transport keeps it."""
     peer = frozen.peer
     if not isinstance(peer, list):
         return peer

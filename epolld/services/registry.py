@@ -13,11 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epolld.errors import EpolldError, ExitCode
+from epolld.services.handlers import Runtime, lacking, runtime_of
 
 if TYPE_CHECKING:
     import inspect
-
-    from epolld.net.protocol import Protocol
 
 # By name, so that only what the configuration uses is imported.
 BUILT_IN = {
@@ -29,16 +28,6 @@ BUILT_IN = {
     "time": "epolld.services.time:Time",
     "upper": "epolld.services.upper:Upper",
 }
-
-# What a transport calls; a class need not inherit from ours or asyncio's if it has these.
-CALLBACKS = (
-    "connection_made",
-    "data_received",
-    "eof_received",
-    "connection_lost",
-    "pause_writing",
-    "resume_writing",
-)
 
 
 class ServiceError(EpolldError):
@@ -57,11 +46,13 @@ class OptionError(EpolldError):
         self.problems = problems
 
 
-def resolve(name: str) -> Callable[..., Protocol]:
-    """Return what `name` stands for: a built-in service, or `package.module:Class`.
+def resolve(name: str, runtime: Runtime | None = None) -> Callable[..., Any]:
+    """Return what `name` stands for: a built-in service, or `package.module:Name`.
 
-    Imports the module, so user code runs. The class may lie inside others (`module:Outer.Inner`),
-    and may be a function that returns a protocol. Raises ServiceError.
+    Imports the module, so user code runs. The name may lie inside others (`module:Outer.Inner`).
+    It is a class of protocols or of blocking handlers, a coroutine function, or a function that
+    returns a protocol; `runtime` says how to run it where that cannot be seen (None: find out).
+    Raises ServiceError.
     """
     target = BUILT_IN.get(name, name)
     module_name, colon, path = target.partition(":")
@@ -82,29 +73,24 @@ def resolve(name: str) -> Callable[..., Protocol]:
     if not callable(found):
         kind = type(found).__name__
         raise ServiceError(f"{place} is a {kind}; name a class (or a function) of protocols")
-    if isinstance(found, type):
-        lacking = [callback for callback in CALLBACKS if not hasattr(found, callback)]
-        if lacking:
-            raise ServiceError(
-                f"{place} is no stream protocol: it lacks {', '.join(lacking)}; "
-                "derive it from epolld.Protocol or asyncio.Protocol"
-            )
-    factory: Callable[..., Protocol] = found
-    return factory
+    if isinstance(found, type) and (trouble := lacking(found, runtime or runtime_of(found))):
+        raise ServiceError(f"{place} {trouble}")
+    handler: Callable[..., Any] = found
+    return handler
 
 
 def make_factory(
-    protocol: Callable[..., Protocol], options: Mapping[str, Any]
-) -> Callable[[], Protocol]:
-    """Return what makes the protocol of a new connection: `protocol`, with `options` applied.
+    handler: Callable[..., Any], options: Mapping[str, Any], passed: int = 0
+) -> Callable[..., Any]:
+    """Return what is called for each new connection: `handler`, with `options` applied.
 
-    The options are checked against its signature and, where these are simple, its annotations.
-    Without options it is `protocol` itself, for it is called for every connection.
-    Raises OptionError with all that is wrong.
+    The options are checked against its signature and, where these are simple, its annotations;
+    the first `passed` arguments are the connection's. Without options it is `handler` itself, for
+    it is called for every connection. Raises OptionError with all that is wrong.
     """
-    if not options and getattr(protocol, "__init__", None) is object.__init__:
-        return protocol
-    parameters = _parameters(protocol)
+    if not options and getattr(handler, "__init__", None) is object.__init__:
+        return handler
+    parameters = _parameters(handler, passed)
     problems = _missing(parameters, options)
     arguments = {}
     for name, value in options.items():
@@ -114,7 +100,7 @@ def make_factory(
             problems.append((name, str(error)))
     if problems:
         raise OptionError(problems)
-    return partial(protocol, **arguments) if arguments else protocol
+    return partial(handler, **arguments) if arguments else handler
 
 
 def suggest(name: str, known: Collection[str]) -> str:
@@ -176,16 +162,22 @@ def _place(error: BaseException) -> str:
 # -- options -----------------------------------------------------------------------------------
 
 
-def _parameters(protocol: Callable[..., Protocol]) -> Mapping[str, inspect.Parameter]:
-    """What can be passed to `protocol`, annotations evaluated where they can be."""
+def _parameters(handler: Callable[..., Any], passed: int) -> Mapping[str, inspect.Parameter]:
+    """What can be passed to `handler` by name, annotations evaluated where they can be.
+
+    Not the first `passed` ones: what a connection brings along is no option.
+    """
     import inspect  # a megabyte in every worker that most services do not need
 
     try:
-        return inspect.signature(protocol, eval_str=True).parameters
+        parameters = inspect.signature(handler, eval_str=True).parameters
     except ValueError:  # C code that does not tell
         return {"options": inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)}
     except Exception:  # a name that exists for type checkers only: do without
-        return inspect.signature(protocol).parameters
+        parameters = inspect.signature(handler).parameters
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [name for name, each in parameters.items() if each.kind in by_position][:passed]
+    return {name: each for name, each in parameters.items() if name not in taken}
 
 
 def _missing(

@@ -27,26 +27,35 @@ class Admission:
     """Opens and shuts the gate of one worker."""
 
     def __init__(
-        self, loop: EventLoop, gate: Gate, scoreboard: Scoreboard, row: int, max_connections: int
+        self,
+        loop: EventLoop,
+        gate: Gate,
+        scoreboard: Scoreboard,
+        row: int,
+        max_connections: int,
+        only_one: bool = False,
     ) -> None:
         self._loop = loop
         self._gate = gate
         self._scoreboard = scoreboard
         self._row = row
         self._max = max_connections
+        self._only_one = only_one  # the configuration wants a single worker
         self._live_column = scoreboard.column(Column.LIVE)
         self._balance_column = scoreboard.column(Column.BALANCE)
-        self._live = 0
+        self.live = 0  # connections of this worker
         self._serving = False
         self._away = False  # for the sake of balance
         self._look_after = LOOK_FIRST
         self._look_timer: Timer | None = None
         self._seen: list[int] = []  # what the others had at the last look
+        self._stands = True  # not full
         gate.shut("starting")
 
     def start(self) -> None:
         """Take new connections from now on."""
         self._serving = True
+        self._look_for_siblings()
         self._publish()
         self._gate.open("starting")
 
@@ -56,17 +65,22 @@ class Admission:
         self._publish()
         self._gate.close()
 
-    def on_change(self, live: int) -> None:
-        """A connection was opened or has ended; `live` are there now."""
-        grown = live > self._live
-        self._live = live
+    def on_change(self, step: int) -> None:
+        """A connection was opened (+1) or has ended (-1)."""
+        grown = step > 0
+        live = self.live = self.live + step
         self._live_column[self._row] = live
         if not self._serving:
             return
-        if live >= self._max:
-            self._gate.shut("full")
-        else:
-            self._gate.open("full")
+        stands = live < self._max
+        if stands is not self._stands:
+            self._stands = stands
+            if stands:
+                self._gate.open("full")
+            else:
+                self._gate.shut("full")
+        if self._gate.alone:
+            return
         self._publish()
         if self._away:
             if not grown and not should_stay_away(live, self._scoreboard.balance()):
@@ -77,17 +91,23 @@ class Admission:
     def tick(self) -> None:
         """Once a second: cure stranded wake-ups, and tell the others how it stands."""
         if self._serving:
+            self._look_for_siblings()
             self._publish()
             self._gate.requeue()
 
+    def _look_for_siblings(self) -> None:
+        """Without any, there is nobody to be fair to. A new one is noticed within a tick."""
+        others = len(self._scoreboard.balance()) - (self._balance_column[self._row] >= 0)
+        self._gate.alone = self._only_one and not others
+
     def _publish(self) -> None:
-        stands = self._serving and self._live < self._max
-        self._balance_column[self._row] = self._live if stands else NOT_ACCEPTING
+        stands = self._serving and self._stands
+        self._balance_column[self._row] = self.live if stands else NOT_ACCEPTING
 
     def _stay_away(self) -> None:
         """Leave the queues to the others, unless these only look alive."""
         awake = self._scoreboard.balance(time.monotonic_ns() - int(SILENT * 1e9))
-        if should_stay_away(self._live, awake):
+        if should_stay_away(self.live, awake):
             self._away = True
             self._gate.shut("uneven")
             self._look_later(LOOK_FIRST)
@@ -108,7 +128,7 @@ class Admission:
             return
         counts = self._scoreboard.balance(time.monotonic_ns() - int(SILENT * 1e9))
         unchanged, self._seen = counts == self._seen, counts
-        if not should_stay_away(self._live, counts) or (unchanged and self._gate.clients_wait()):
+        if not should_stay_away(self.live, counts) or (unchanged and self._gate.clients_wait()):
             self._come_back()
         else:
             self._look_later(min(self._look_after * 2, LOOK_LAST) if unchanged else LOOK_FIRST)

@@ -21,8 +21,9 @@ from epolld.errors import ConfigError
 from epolld.host import privileges
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
-from epolld.net.protocol import Protocol
+from epolld.services.handlers import PASSED, runtime_of
 from epolld.services.registry import OptionError, ServiceError, make_factory, resolve
+from epolld.worker.runtimes import Handler
 
 # What a worker listens to; all others of the master's are received and ignored, so that nobody
 # ends a worker by a signal meant for the master.
@@ -34,8 +35,6 @@ IGNORED = (
     signal.SIGTTOU,
     signal.SIGWINCH,
 )
-
-Factory = Callable[[], Protocol]
 
 
 def settle_signals(signals: SignalQueue, on_abort: Callable[[FrameType | None], None]) -> None:
@@ -79,18 +78,18 @@ def become(assignment: Assignment) -> None:
         privileges.drop(generation.identity)
 
 
-def import_services(loaded: Loaded) -> dict[str, Factory]:
-    """Import what the services name, and make their factories, by service.
+def import_services(loaded: Loaded) -> dict[str, Handler]:
+    """Import what the services name, with their options applied, by service.
 
     The first user code that runs. Raises ConfigError with the places of all that is wrong.
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: users' modules are found here
-    factories: dict[str, Factory] = {}
+    handlers: dict[str, Handler] = {}
     problems = []
     for service in loaded.config.services:
         try:
-            factories[service.name] = import_factory(service)
+            handlers[service.name] = import_handler(service)
         except ServiceError as error:
             problems.append(loaded.problem(f"services.{service.name}.protocol", str(error)))
         except OptionError as error:
@@ -100,12 +99,15 @@ def import_services(loaded: Loaded) -> dict[str, Factory]:
             ]
     if problems:
         raise ConfigError(problems)
-    return factories
+    return handlers
 
 
-def import_factory(service: ServiceConfig) -> Factory:
-    """What makes the protocols of one service; raises ServiceError or OptionError."""
-    return make_factory(resolve(service.protocol), service.options)
+def import_handler(service: ServiceConfig) -> Handler:
+    """What serves the connections of one service; raises ServiceError or OptionError."""
+    asked = None if service.runtime == "auto" else service.runtime
+    found = resolve(service.protocol, asked)
+    runtime = asked or runtime_of(found)
+    return Handler(make_factory(found, service.options, PASSED[runtime]), runtime)
 
 
 def settle_memory() -> None:

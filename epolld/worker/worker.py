@@ -22,7 +22,8 @@ from types import FrameType
 from epolld import channel as words
 from epolld import log as logs
 from epolld.channel import ChannelClosed
-from epolld.errors import EpolldError, ExitCode
+from epolld.config import worker_count
+from epolld.errors import BootError, EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
@@ -37,6 +38,7 @@ from epolld.scoreboard import Column
 from epolld.worker import boot
 from epolld.worker.admission import Admission
 from epolld.worker.inspection import Inspector
+from epolld.worker.runtimes import Runtimes
 
 log = logging.getLogger("epolld.worker")
 
@@ -83,6 +85,7 @@ class Worker:
         self._accepted = assignment.scoreboard.column(Column.ACCEPTED)
         self._signals = SignalQueue()
         self._loop = EventLoop()
+        self._runtimes = Runtimes(self._loop, (*boot.TAKEN, *boot.IGNORED, signal.SIGABRT))
         self._gate = Gate(self._loop)
         self._admission = Admission(
             self._loop,
@@ -90,12 +93,13 @@ class Worker:
             assignment.scoreboard,
             assignment.row,
             self._config.workers.max_connections,
+            only_one=worker_count(self._config.workers) == 1,
         )
         self._services: list[Service] = []
-        self._live = 0  # connections of all services
         self._receiver = Receiver(self._loop)
         self._donor: Donor | None = None  # when draining
         self._farewell = Farewell(self._loop, 0.0)
+        self._deadline = 0.0  # of the drain, by the monotonic clock
         self._state = State.BOOTING
         place = (self._slot, os.getpid(), assignment.generation.number)
         self._inspector = Inspector(self._loop, self._channel, self._services, place)
@@ -105,17 +109,17 @@ class Worker:
         boot.settle_signals(self._signals, self._on_abort)
         self._enter(State.BOOTING)
         boot.become(self._assignment)
-        factories = boot.import_services(self._assignment.generation.loaded)
+        handlers = boot.import_services(self._assignment.generation.loaded)
         by_name = {}
         ids = itertools.count(os.getpid() << 32)  # so that an id is unique over all workers
         for settings in self._config.services:
-            service = Service(
-                self._loop,
-                settings.name,
-                factories[settings.name],
-                settings.idle_timeout,
-                self._on_change,
-                ids=ids,
+            if settings.tls is not None:
+                raise BootError(f"services.{settings.name}.tls: TLS is not there yet")
+            service = self._runtimes.make_service(
+                settings,
+                handlers[settings.name],
+                self._admission.on_change,
+                ids,
             )
             self._services.append(service)
             by_name[settings.name] = service
@@ -131,7 +135,8 @@ class Worker:
 
     def run(self) -> None:
         """Serve until there is nothing left to serve."""
-        self._loop.run()
+        self._runtimes.run()
+        self._runtimes.close(min(max(LAST_LOOK, self._deadline - time.monotonic()), LAST_WORDS))
 
     # -- what comes from outside -----------------------------------------------------------------
 
@@ -190,19 +195,19 @@ class Worker:
 
     def _on_abort(self, frame: FrameType | None) -> None:
         """Aborted, as a rule by the master's watchdog: say who was being served."""
-        fd = descriptor_served(frame)
-        for service in self._services:
-            for transport in service.transports:
-                if fd is not None and transport.fileno() == fd:
-                    peer = transport.describe_peer()
-                    log.critical(
-                        "worker %d was serving %s (%s) when it was aborted",
-                        self._slot,
-                        peer,
-                        service.name,
-                    )
-                    return
-        log.critical("worker %d was serving no connection when it was aborted", self._slot)
+        served = self._runtimes.connection_at_work()
+        if served is None and (fd := descriptor_served(frame)) is not None:
+            connections = [t for service in self._services for t in service.transports]
+            served = next((t for t in connections if t.fileno() == fd), None)
+        if served is None:
+            log.critical("worker %d was serving no connection when it was aborted", self._slot)
+            return
+        log.critical(
+            "worker %d was serving %s (%s) when it was aborted",
+            self._slot,
+            served.describe_peer(),
+            served.service.name,
+        )
 
     # -- a worker's life -------------------------------------------------------------------------
 
@@ -231,10 +236,14 @@ class Worker:
             self._enter(State.DRAINING)
             self._receiver.close()
             self._farewell = Farewell(self._loop, spread)
+            self._deadline = time.monotonic() + patience
             last_words = min(LAST_WORDS, patience / 2)
             self._loop.call_later(patience - last_words, lambda: self._end_connections(last_words))
-            self._loop.call_later(patience, self._loop.stop)
+            self._loop.call_later(patience, self._runtimes.stop)
             self._leave_when_done()
+            self._runtimes.on_draining()
+            for service in self._services:
+                service.on_draining()
         for service in self._services:
             if service not in moving:
                 for transport in service.transports:
@@ -281,12 +290,12 @@ class Worker:
             self._admission.stop()
             self._enter(State.DRAINING)
         self._end_connections(patience=0)
-        self._loop.call_later(LAST_LOOK, self._loop.stop)
+        self._loop.call_later(LAST_LOOK, self._runtimes.stop)
 
     def _end_connections(self, patience: float) -> None:
         """Time is over: end every connection, and wait for as long as a goodbye takes."""
         gently = patience > 0
-        live = self._live
+        live = self._admission.live
         if live:
             log.info("worker %d: closing the last %d connections", self._slot, live)
         if gently and self._donor is not None:
@@ -297,16 +306,16 @@ class Worker:
         self._leave_when_done()
 
     def _leave_when_done(self) -> None:
-        """Stop the loop once no connection is left, nor a socket that lingers for its peer."""
-        if self._live == 0 and not any(isinstance(w, Linger) for w in self._loop.watchers()):
-            self._loop.stop()
-        else:
+        """Stop the loop once no connection is left, no handler that still works, and no socket
+        that lingers for its peer."""
+        if (
+            self._admission.live
+            or any(service.is_unfinished() for service in self._services)
+            or any(isinstance(watcher, Linger) for watcher in self._loop.watchers())
+        ):
             self._loop.call_later(LAST_LOOK, self._leave_when_done)
-
-    def _on_change(self, step: int) -> None:
-        """A connection was opened (+1) or has ended (-1)."""
-        self._live += step
-        self._admission.on_change(self._live)
+        else:
+            self._runtimes.stop()
 
     def _tick(self) -> None:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""

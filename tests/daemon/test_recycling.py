@@ -38,7 +38,7 @@ def test_recycled(daemon: Callable[..., Daemon], limit: Config, words: str) -> N
         most = max(most, len([worker for worker in now if not worker.state]))
         return not first & {worker.pid for worker in now}
 
-    with Arrivals(running.address()):
+    with Arrivals(running.address("upper")):
         eventually(gone, 7, "both replaced")
     assert most <= 3  # one more while the successor comes up
     for client in clients:  # all have moved, whoever has them now
@@ -55,7 +55,7 @@ def test_recycled(daemon: Callable[..., Daemon], limit: Config, words: str) -> N
 def test_without_limits_nobody_is(daemon: Callable[..., Daemon]) -> None:
     running = daemon(services=[UPPER])
     before = running.workers()
-    with Arrivals(running.address()) as arrivals:
+    with Arrivals(running.address("upper")) as arrivals:
         eventually(lambda: arrivals.served > 200, 8)
     assert running.workers() == before
 

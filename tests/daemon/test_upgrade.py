@@ -225,7 +225,7 @@ def test_broken_user_code(make_daemon: Callable[[Config], Daemon]) -> None:
     made = make_daemon({"services": [*USER["services"], {"name": "upper", "bind": "127.0.0.1:0"}]})
     made.write_module("mine", "from movable import Where as P\n")
     made.start()
-    client = made.client()
+    client = made.client(made.address("upper"))
     assert client.ask(b"a") == b"A"
     made.write_module("mine", "1 / 0\n")
     refused(made, client, "ZeroDivisionError")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from epolld.address import Address, FdAddress, TcpAddress, UnixAddress
 from epolld.config import Config, Logging, Master, Service, Workers
 from epolld.config.schema import MAX_INT, MAX_WORKERS
+from epolld.config.tls import MAX_HANDSHAKES, Certificate, Tls
 
 printable = st.text(
     st.characters(exclude_categories=("Cs",), min_codepoint=0x20).filter(lambda c: c != "\x7f"),
@@ -46,6 +47,24 @@ plain_data = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=8,
 )
+certificates = st.builds(Certificate, certificate=paths, key=maybe() | paths)
+asked = st.sampled_from(["optional", "required"])
+tls_settings = st.fixed_dictionaries(
+    {
+        "certificate": paths,
+        "key": maybe() | paths,
+        "more_certificates": st.lists(certificates, max_size=2).map(tuple),
+        "minimum_version": st.sampled_from(["1.2", "1.3"]),
+        "ciphers": maybe() | printable,
+        "alpn": st.lists(st.text(string.printable[:94], min_size=1), max_size=2).map(tuple),
+        "handshake_timeout": durations.filter(bool),
+        "max_handshakes": st.integers(1, MAX_HANDSHAKES),
+        "starttls": st.booleans(),
+        "expiry_warning": durations,
+    }
+)
+clients = st.just({}) | st.fixed_dictionaries({"client_certificates": asked, "ca": paths})
+tls = st.builds(lambda own, theirs: Tls(**own, **theirs), tls_settings, clients)
 
 
 @st.composite
@@ -65,6 +84,7 @@ def configs(draw: st.DrawFn) -> Config:
             keepalive=draw(st.booleans()),
             reuseport=draw(st.booleans()),
             v6only=draw(st.booleans()),
+            tls=draw(maybe() | tls),
         )
         for index, name in enumerate(used)
     )

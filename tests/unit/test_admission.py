@@ -84,10 +84,14 @@ class Stand:
         self.board.column(Column.BALANCE)[row] = live
         self.beat(row, ago)
 
+    def hold(self, live: int) -> None:
+        """So many connections are there now."""
+        self.admission.on_change(live - self.admission.live)
+
     def grow(self, live: int) -> None:
         """Connections come one by one."""
         for n in range(1, live + 1):
-            self.admission.on_change(n)
+            self.hold(n)
 
     @property
     def is_open(self) -> bool:
@@ -116,11 +120,11 @@ def test_it_starts_shut_and_counts_for_nobody() -> None:
 
 
 def test_live_connections_are_published(stand: Stand) -> None:
-    stand.admission.on_change(1)
-    stand.admission.on_change(2)
+    stand.hold(1)
+    stand.hold(2)
     assert stand.board.column(Column.LIVE)[stand.row] == 2
     assert stand.published == 2
-    stand.admission.on_change(1)
+    stand.hold(1)
     assert stand.published == 1
 
 
@@ -129,11 +133,11 @@ def test_full_shuts_and_one_leaving_opens() -> None:
     stand.admission.start()
     stand.grow(2)
     assert stand.is_open
-    stand.admission.on_change(3)
+    stand.hold(3)
     assert stand.gate.reasons == {"full"}
     assert stand.published == NOT_ACCEPTING
     assert stand.board.column(Column.LIVE)[stand.row] == 3
-    stand.admission.on_change(2)
+    stand.hold(2)
     assert stand.is_open
     assert stand.published == 2
 
@@ -148,7 +152,7 @@ def test_a_connection_that_ends_brings_it_back_when_even(stand: Stand) -> None:
     stand.grow(50)
     stand.sibling(48)
     assert not stand.is_open
-    stand.admission.on_change(49)
+    stand.hold(49)
     assert stand.is_open
 
 
@@ -206,7 +210,7 @@ def test_the_tick_requeues_while_serving(stand: Stand) -> None:
 
 
 def test_the_tick_publishes_anew(stand: Stand) -> None:
-    stand.admission.on_change(1)
+    stand.hold(1)
     stand.board.column(Column.BALANCE)[stand.row] = 77
     stand.admission.tick()
     assert stand.published == 1
@@ -218,7 +222,7 @@ def test_stopping_closes_and_counts_for_nobody(stand: Stand) -> None:
     assert stand.gate.closed
     assert stand.published == NOT_ACCEPTING
     before = set(stand.gate.reasons)
-    stand.admission.on_change(1)
+    stand.hold(1)
     stand.loop.turn(10.0)
     assert stand.gate.reasons == before
     assert stand.board.column(Column.LIVE)[stand.row] == 1
@@ -228,9 +232,9 @@ def test_coming_and_going_leaves_one_timer(stand: Stand) -> None:
     stand.grow(50)
     for _ in range(100):
         stand.sibling(48)
-        stand.admission.on_change(49)
+        stand.hold(49)
         assert stand.is_open
         stand.sibling(0)
-        stand.admission.on_change(50)
+        stand.hold(50)
         assert not stand.is_open
     assert len(stand.loop.heap) <= 2

@@ -3,7 +3,16 @@
 from msgspec.structs import replace
 
 from epolld.address import TcpAddress, UnixAddress
-from epolld.config import Config, Master, Service, Workers, changes, needs_restart
+from epolld.config import (
+    Config,
+    Master,
+    Service,
+    Workers,
+    changes,
+    movable_services,
+    needs_restart,
+)
+from epolld.config.tls import Certificate, Tls
 
 UPPER = Service(name="upper", bind=(TcpAddress("127.0.0.1", 1688),))
 ECHO = Service(name="echo", bind=(TcpAddress("127.0.0.1", 1607),))
@@ -45,3 +54,20 @@ def test_each_change_is_a_line_in_the_schemas_order() -> None:
 
 def test_the_order_of_services_is_no_change() -> None:
     assert changes(OLD, Config(services=(ECHO, UPPER))) == []
+
+
+def test_tls_comes_changes_and_goes() -> None:
+    tls = Tls(certificate="/a.pem")
+    other = Tls(certificate="/b.pem", more_certificates=(Certificate("/c"),), alpn=("h2", "x"))
+    plain, first, second = (Config(services=(replace(UPPER, tls=t),)) for t in (None, tls, other))
+    assert changes(plain, first) == ["services.upper.tls: added"]
+    assert changes(first, plain) == ["services.upper.tls: removed"]
+    assert changes(first, second) == [
+        "services.upper.tls.certificate: /a.pem → /b.pem",
+        "services.upper.tls.more_certificates: [] → [{certificate: /c, key: null}]",
+        "services.upper.tls.alpn: [] → [h2, x]",
+    ]
+    assert movable_services(plain, plain) == ["upper"]
+    assert movable_services(plain, first) == []
+    assert movable_services(first, plain) == []
+    assert movable_services(first, first) == []

@@ -23,4 +23,9 @@ def test_the_page_names_every_setting() -> None:
         assert f"\n## {section.name}\n" in text
         assert isinstance(section.kind, Section)
         for field in fields(section.kind.struct):
-            assert f"\n| `{field.name}` | " in text
+            if type(field.kind) is Section:
+                assert f"\n### {section.name}.{field.name}\n" in text
+                for inner in fields(field.kind.struct):
+                    assert f"\n| `{inner.name}` | " in text
+            else:
+                assert f"\n| `{field.name}` | " in text

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from epolld.address import FdAddress, TcpAddress, UnixAddress
 from epolld.config import Config, load
+from epolld.config.tls import Certificate, Tls
 from epolld.errors import ConfigError, ExitCode
 
 DEFAULT = Path(__file__).parents[2] / "etc" / "epolld.yaml"
@@ -275,6 +276,41 @@ def test_options_are_plain_data(file: Path, text: str, value: object) -> None:
 def test_sections_left_empty_mean_their_defaults(file: Path) -> None:
     text = f"master:\nworkers: ~\nlogging:\n  # all commented out\n{UPPER}"
     assert config_of(file, text) == config_of(file, UPPER)
+
+
+def test_tls(file: Path) -> None:
+    text = UPPER + "    tls: {certificate: /a, minimum_version: 1.3, alpn: [h2, 1.2], "
+    text += "more_certificates: {certificate: /b, key: /c}, client_certificates: none, ca: }\n"
+    (upper,) = config_of(file, text).services
+    assert upper.tls == Tls(
+        certificate="/a",
+        minimum_version="1.3",
+        alpn=("h2", "1.2"),
+        more_certificates=(Certificate("/b", "/c"),),
+    )
+    (upper,) = config_of(file, UPPER + "    tls:\n").services
+    assert upper.tls is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{key: /x}", "missing; add certificate: /path/to.pem"),
+        ("{certificate: x.pem}", "expected an absolute path, not 'x.pem'"),
+        ("{certificate: /x, client_certificates: optional}", "optional needs ca: /path.pem"),
+        ("{certificate: /x, ca: /y}", "no client is asked; add client_certificates: required, or"),
+        ("{certificate: /x, more_certificates: [/y]}", "expected a mapping (key: value lines)"),
+        ("{certificate: /x, alpn: ['', y]}", "expected a protocol's name such as imap or h2"),
+        ("{certificate: /x, minimum_version: 1.1}", "expected 1.2 or 1.3, not '1.1'"),
+        ("{certificate: /x, handshake_timeout: 0}", "0 is too short"),
+        ("[/x]", "expected a mapping (key: value lines), not a list"),
+    ],
+)
+def test_wrong_tls(file: Path, text: str, problem: str) -> None:
+    (told,) = problems_of(file, UPPER + f"    tls: {text}\n")
+    assert problem in told
+    assert told.startswith("4:")
+    assert ": services.upper.tls" in told
 
 
 def test_aliases_and_merge_keys(file: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from epolld.address import TcpAddress
 from epolld.config import Config, Master, Service, Workers, worker_count
-from epolld.config.kinds import Binds, Section, fields
+from epolld.config.kinds import Binds, Section, Several, fields
 
 
 def test_the_defaults() -> None:
@@ -48,6 +48,8 @@ def test_every_field_is_documented_and_every_default_is_one_that_is_read() -> No
             if isinstance(field.kind, Section):
                 waiting.append(field.kind.struct)  # type: ignore[arg-type]
                 assert isinstance(field.kind, Binds) or not field.required
+            elif isinstance(field.kind, Several):
+                assert field.default == ()
             elif not field.required and field.default not in (None, "", {}):
                 text = field.kind.write(field.default).strip('"')
                 assert field.kind.read(text, True) == field.default, field.name

@@ -25,6 +25,8 @@ LEAVES = {
     "causes",
     "scoreboard",
     "channel",
+    "networks",
+    "clientcounts",
 }
 BUILT_ON = LEAVES | {"config", "host", "net"}
 
@@ -42,9 +44,10 @@ MAY_IMPORT = {
     "worker": BUILT_ON | {"runtime", "services"},
     "master": BUILT_ON,
     "client": LEAVES,
+    "testing": LEAVES | {"net"},  # of nobody's but the users' tests
     "cli": BUILT_ON | {"runtime", "services", "worker", "master"},
     "__main__": {"cli"},
-    "__init__": {"net"},  # the public names, for users
+    "__init__": {"net", "runtime"},  # the public names, for users
 }
 EVERYBODY = {"__init__"}  # `from epolld import __version__`
 

@@ -1,0 +1,216 @@
+"""asyncio inside a worker: its loop, and connections for its protocols.
+
+A worker that needs asyncio runs `AsyncioRuntime.run()` in place of `EventLoop.run()`. All of
+asyncio works inside: tasks, timers, subprocesses, executors, signals, the clients of other
+libraries. Connections of epolld's services are not asyncio's own: they keep epolld's transport,
+which has the same contract and costs less. Only workers that need it import this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Coroutine
+from types import FrameType
+from typing import Any, TypeVarTuple
+
+from epolld.net.loop import EPOLLIN, EventLoop
+from epolld.net.service import Service
+from epolld.net.transport import Transport
+from epolld.runtime.goodbye import Goodbye
+from epolld.runtime.selector import SharedSelector
+
+log = logging.getLogger("epolld.asyncio")
+
+Args = TypeVarTuple("Args")
+
+
+class WorkerLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop over a worker's epoll object.
+
+    `reserved` are the signals that the worker itself takes.
+    """
+
+    def __init__(self, selector: SharedSelector, reserved: Collection[int] = ()) -> None:
+        self._shared = selector
+        self._reserved = reserved
+        self._handled: set[int] = set()  # signals
+        super().__init__(selector)
+
+    # Native callbacks run inside select(): what they give asyncio to do must end it. (What comes
+    # from other threads and from descriptors does so by itself.)
+
+    def call_soon(
+        self,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """As asyncio's."""
+        if self._shared.waiting:
+            self._shared.wake()
+        return super().call_soon(callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As asyncio's; `call_later` comes through here."""
+        if self._shared.waiting:
+            self._shared.wake()
+        return super().call_at(when, callback, *args, context=context)
+
+    # asyncio's own would take away the descriptor that the worker's signals wake it by.
+
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*Args], object], *args: *Args
+    ) -> None:
+        """As asyncio's; RuntimeError for a signal that is the worker's."""
+        if sig in self._reserved:
+            name = signal.Signals(sig).name
+            raise RuntimeError(f"{name} is the worker's own; see epolld.draining() for its end")
+        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            self.call_soon_threadsafe(callback, *args)
+
+        try:
+            signal.signal(sig, on_signal)
+        except OSError as exc:
+            raise RuntimeError(f"sig {sig} cannot be caught") from exc
+        signal.siginterrupt(sig, False)
+        self._handled.add(sig)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """As asyncio's."""
+        if sig not in self._handled:
+            return False
+        self._handled.remove(sig)
+        signal.signal(sig, signal.SIG_DFL)
+        return True
+
+
+class AsyncioRuntime:
+    """Runs a worker's event loop together with asyncio's."""
+
+    def __init__(self, loop: EventLoop, reserved: Collection[int] = ()) -> None:
+        self.selector = SharedSelector(loop)
+        self.loop = WorkerLoop(self.selector, reserved)
+        self.goodbye = Goodbye()  # of tasks that belong to no connection
+        self.goodbye.enter()
+        self._running = self._stopping = False
+        asyncio.set_event_loop(self.loop)
+        if sys.version_info < (3, 12):  # from there on asyncio's own choice; no thread a child
+            watcher = asyncio.PidfdChildWatcher()
+            watcher.attach_loop(self.loop)
+            asyncio.set_child_watcher(watcher)
+
+    def run(self) -> None:
+        """Serve until `stop()` is called."""
+        self._running = True
+        while not self._stopping:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as exc:
+                # asyncio lets these two through after it has ended the task that raised them.
+                log.error("%s in a task; it ends the task, not the worker", type(exc).__name__)
+        self._running = self._stopping = False
+
+    def stop(self) -> None:
+        """Have `run()` return after the current turn."""
+        if self._running:  # and not in run_until_complete, which would fail
+            self._stopping = True
+            self.loop.stop()
+            self.selector.wake()
+
+    def run_until_complete(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Serve until `work` is done; its result, or what it raised."""
+        return self.loop.run_until_complete(work)
+
+    def close(self, patience: float) -> None:
+        """Cancel what still runs, and give it `patience` seconds for its last words."""
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=patience))
+        for task in tasks:
+            if not task.done():
+                log.warning("%s goes on after it was cancelled; leaving it", task)
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+
+
+class AsyncioTransport(Transport):
+    """A connection of a service whose protocols are asyncio's."""
+
+    __slots__ = ()
+
+    _start_tls_compatible = True  # what loop.start_tls() asks for
+
+    def start(self) -> None:
+        """As the base's; a BufferedProtocol says itself where data are to go."""
+        self._suit(self._protocol)
+        super().start()
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Tell another protocol from now on; its `connection_made` is not called."""
+        super().set_protocol(protocol)
+        self._suit(protocol)
+
+    def _suit(self, protocol: object) -> None:
+        buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        self.__class__ = BufferedTransport if buffered else AsyncioTransport
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        """End the connection because of `exc`; for asyncio's TLS."""
+        self.lose(exc, "error" if exc is not None else "aborted")
+
+
+class BufferedTransport(AsyncioTransport):
+    """The same while its protocol is an asyncio.BufferedProtocol: receives into its buffer."""
+
+    __slots__ = ()
+
+    def on_ready(self, events: int) -> None:
+        """Serve what epoll reported."""
+        if events != EPOLLIN or not self._reading:
+            super().on_ready(events)
+            return
+        protocol: Any = self._protocol
+        try:
+            buffer = protocol.get_buffer(-1)
+            if not len(buffer):
+                raise RuntimeError("get_buffer() returned an empty buffer")
+        except BaseException as exc:
+            self._fault("get_buffer", exc)
+            return
+        try:
+            count = os.readv(self._fd, (buffer,))
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._break(exc)
+            return
+        if not count:
+            self._on_eof()
+            return
+        self.last_active = self._loop.now
+        self.bytes_in += count
+        try:
+            protocol.buffer_updated(count)
+        except BaseException as exc:
+            self._fault("buffer_updated", exc)
+
+
+class AsyncioService(Service):
+    """A service whose protocols are asyncio's."""
+
+    transport_type = AsyncioTransport
