@@ -110,7 +110,7 @@ class Transport(Traveller):
         Raises TypeError if it is not bytes-like, RuntimeError after `write_eof()`. On a
         connection that has ended the data are dropped.
         """
-        if data.__class__ is not bytes:
+        if type(data) is not bytes:
             data = _byte_view(data)
         if self._direct:
             if not data:
