@@ -223,15 +223,23 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         ),
     ] = ""
     runtime: Annotated[
-        Literal["auto", "native", "asyncio", "coroutines"],
+        Literal["auto", "native", "asyncio", "coroutines", "threads"],
         Setting(
-            Choice("auto", "native", "asyncio", "coroutines"),
+            Choice("auto", "native", "asyncio", "coroutines", "threads"),
             "How the protocol is run: callbacks on epolld's own loop (`native`), an asyncio "
-            "protocol (`asyncio`), or `async def handle(reader, writer)` (`coroutines`). `auto` "
-            "sees it by the class or function; only for a function that returns an asyncio "
-            "protocol it must be said.",
+            "protocol (`asyncio`), `async def handle(reader, writer)` (`coroutines`), or a "
+            "socketserver handler (`threads`). `auto` sees it by the class or function; only for "
+            "a function that returns an asyncio protocol it must be said.",
         ),
     ] = "auto"
+    threads: Annotated[
+        int,
+        Setting(
+            Whole(1, 1024),
+            "How many connections of blocking handlers each worker serves at a time, each in a "
+            "thread of its own. While all are busy, new ones are left to other workers or wait.",
+        ),
+    ] = 16
     options: Annotated[
         dict[str, Any], Setting(Options(), "Keyword arguments for the protocol.")
     ] = msgspec.field(default_factory=dict)

@@ -95,6 +95,16 @@ class Gate:
                 for acceptor in self._acceptors:
                     acceptor.enter()
 
+    def hold(self, service: Service, held: bool) -> None:
+        """Keep one service's listeners out of the queues, for it has no room; or no longer."""
+        for acceptor in self._acceptors:
+            if acceptor.service is service:
+                acceptor.held = held
+                if held:
+                    acceptor.leave()
+                elif not self._reasons:
+                    acceptor.enter()
+
     def requeue(self) -> None:
         """The tick: add all listeners anew, in case a wake-up was stranded."""
         if not self._reasons:
@@ -105,6 +115,8 @@ class Gate:
         """Whether a listener has a connection that nobody has accepted yet."""
         poll = select.poll()
         for acceptor in self._acceptors:
+            if acceptor.held:
+                continue
             poll.register(acceptor.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
@@ -116,7 +128,7 @@ class Gate:
         has_stood = "starting" not in self._reasons
         self.shut("closing")
         for acceptor in self._acceptors:
-            if has_stood:
+            if has_stood and not acceptor.held:
                 acceptor.accept_all()
             acceptor.close()
         self._acceptors.clear()
@@ -143,9 +155,10 @@ class Acceptor:
     def __init__(self, loop: EventLoop, sock: socket.socket, service: Service, gate: Gate) -> None:
         self._loop = loop
         self._sock = sock
-        self._service = service
+        self.service = service
         self._gate = gate
         self._queued = False
+        self.held = False  # out of the queue, whatever the gate says
 
     def fileno(self) -> int:
         """The listener's descriptor."""
@@ -153,7 +166,7 @@ class Acceptor:
 
     def enter(self) -> None:
         """Stand in the accept queue, last."""
-        if not self._queued:
+        if not self._queued and not self.held:
             try:
                 self._loop.add(self.fileno(), LISTEN_EVENTS, self)
             except OSError as exc:  # ENOSPC, ENOMEM
@@ -207,5 +220,5 @@ class Acceptor:
             self.requeue()  # first: the siblings shall not wait for what the protocol does
         gate.backoff = BACKOFF_FIRST
         os.set_blocking(fd, False)
-        self._service.open(fd, peer)
+        self.service.open(fd, peer)
         return True

@@ -137,6 +137,9 @@ class Service:
         if sock is not None:
             sock.detach()
 
+    def on_listener(self, sock: socket.socket) -> None:
+        """Connections of this listener will be the service's."""
+
     def is_unfinished(self) -> bool:
         """Whether a handler still works though its connection may have ended."""
         return False

@@ -16,6 +16,7 @@ from epolld.services.handlers import Runtime
 
 if TYPE_CHECKING:
     from epolld.runtime.aio import AsyncioRuntime
+    from epolld.runtime.threads import ThreadService
 
 
 class Handler(NamedTuple):
@@ -26,11 +27,24 @@ class Handler(NamedTuple):
 
 
 class Runtimes:
-    """The runtimes of one worker around its event loop; `reserved` are the worker's signals."""
+    """The runtimes of one worker around its event loop.
 
-    def __init__(self, loop: EventLoop, reserved: Collection[int]) -> None:
+    `reserved` are the worker's signals. `hold(service, True)` keeps a service's listeners out of
+    the accept queues. `stuck_after` seconds of silence a blocking handler is reported.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        reserved: Collection[int],
+        hold: Callable[[Service, bool], object],
+        stuck_after: float,
+    ) -> None:
         self._loop = loop
         self._reserved = reserved
+        self._hold = hold
+        self._stuck_after = stuck_after
+        self._threads: list[ThreadService] = []
         self._asyncio: AsyncioRuntime | None = None
 
     def make_service(self, settings: Settings, handler: Handler, *rest: Any) -> Service:
@@ -46,6 +60,15 @@ class Runtimes:
 
             self.need_asyncio()
             return AsyncioService(self._loop, *arguments)
+        if handler.runtime == "threads":
+            from epolld.runtime.threads import ThreadService
+
+            service = ThreadService(
+                self._loop, *arguments, size=settings.threads, stuck_after=self._stuck_after
+            )
+            service.on_full = lambda full: self._hold(service, full)
+            self._threads.append(service)
+            return service
         return Service(self._loop, *arguments)
 
     def need_asyncio(self) -> AsyncioRuntime:
@@ -81,3 +104,5 @@ class Runtimes:
         """End what still runs in the background, within `patience` seconds."""
         if self._asyncio is not None:
             self._asyncio.close(patience)
+        for service in self._threads:
+            service.close()

@@ -85,8 +85,13 @@ class Worker:
         self._accepted = assignment.scoreboard.column(Column.ACCEPTED)
         self._signals = SignalQueue()
         self._loop = EventLoop()
-        self._runtimes = Runtimes(self._loop, (*boot.TAKEN, *boot.IGNORED, signal.SIGABRT))
         self._gate = Gate(self._loop)
+        self._runtimes = Runtimes(
+            self._loop,
+            (*boot.TAKEN, *boot.IGNORED, signal.SIGABRT),
+            self._gate.hold,
+            self._config.workers.stuck_timeout,
+        )
         self._admission = Admission(
             self._loop,
             self._gate,
@@ -124,7 +129,9 @@ class Worker:
             self._services.append(service)
             by_name[settings.name] = service
         for listener in self._assignment.generation.listeners:
-            self._gate.add(listener.sock, by_name[listener.service.name])
+            service = by_name[listener.service.name]
+            service.on_listener(listener.sock)
+            self._gate.add(listener.sock, service)
         self._receiver.services = by_name
         self._loop.register(self._channel.fileno(), select.EPOLLIN, self._on_channel)
         self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)

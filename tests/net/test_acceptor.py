@@ -325,3 +325,29 @@ def test_two_workers_take_turns() -> None:
     assert set(served) == set(pids)
     repeats = sum(a == b for a, b in itertools.pairwise(served))
     assert repeats <= 20, "they take turns, but for what the scheduler makes of it"
+
+
+def test_one_service_is_held_out_of_the_queues_and_the_others_stand(stand: Stand) -> None:
+    other = Service(stand.loop, "other", stand._make)
+    listener = listen()
+    stand.gate.add(listener, other)
+    stand.gate.hold(stand.service, True)
+    stand.connect()
+    client = socket.create_connection(listener.getsockname())
+    settle(stand.loop)
+    assert (stand.service.live, other.live) == (0, 1)
+    assert not stand.gate.clients_wait()  # who is held is no reason to come back
+    stand.gate.requeue()
+    stand.gate.shut("a reason")
+    stand.gate.open("a reason")
+    settle(stand.loop)
+    assert stand.service.live == 0
+    stand.gate.shut("a reason")
+    stand.gate.hold(stand.service, False)
+    settle(stand.loop)
+    assert stand.service.live == 0
+    stand.gate.open("a reason")
+    settle(stand.loop)
+    assert (stand.service.live, other.live) == (1, 1)
+    client.close()
+    listener.close()
