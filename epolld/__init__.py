@@ -12,27 +12,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from epolld.net.lines import LineProtocol
+    from epolld.net.prefixed import LengthPrefixedProtocol, NetstringProtocol
     from epolld.net.protocol import Protocol
     from epolld.net.transport import Transport
     from epolld.runtime.goodbye import draining
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Protocol", "Transport", "__version__", "draining"]
+__all__ = [
+    "LengthPrefixedProtocol",
+    "LineProtocol",
+    "NetstringProtocol",
+    "Protocol",
+    "Transport",
+    "__version__",
+    "draining",
+]
+
+_HOMES = {
+    "LengthPrefixedProtocol": "epolld.net.prefixed",
+    "LineProtocol": "epolld.net.lines",
+    "NetstringProtocol": "epolld.net.prefixed",
+    "Protocol": "epolld.net.protocol",
+    "Transport": "epolld.net.transport",
+    "draining": "epolld.runtime.goodbye",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `epolld --version` does not load the engine."""
-    if name == "Protocol":
-        from epolld.net.protocol import Protocol
+    if name in _HOMES:
+        import importlib
 
-        return Protocol
-    if name == "Transport":
-        from epolld.net.transport import Transport
-
-        return Transport
-    if name == "draining":
-        from epolld.runtime.goodbye import draining
-
-        return draining
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

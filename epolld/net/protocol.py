@@ -74,14 +74,7 @@ class Protocol:
         `transport`, in `__slots__` or otherwise, and that leaves `connection_made` and
         `connection_lost` alone. All others stay, unless they say here what to take along.
         """
-        cls = type(self)
-        plain = (
-            cls.connection_made is Protocol.connection_made
-            and cls.connection_lost is Protocol.connection_lost
-            and not any(vars(base).get("__slots__") for base in cls.__mro__[:-2])
-            and not getattr(self, "__dict__", None)
-        )
-        return b"" if plain else None
+        return b"" if keeps_nothing(self, Protocol) else None
 
     def thaw(self, state: bytes) -> None:
         """Go on with a connection that has moved here; called in place of `connection_made`.
@@ -99,3 +92,18 @@ class Protocol:
         returns true, it leaves that to the daemon, too.
         """
         return True
+
+
+def keeps_nothing(protocol: Protocol, base: type[Protocol]) -> bool:
+    """Whether the class of `protocol` plainly has no state but that of `base`, which is ours.
+
+    That is: no slots, no attributes, and neither a `connection_made` nor a `connection_lost`.
+    """
+    cls = type(protocol)
+    own = [each for each in cls.__mro__ if not each.__module__.startswith("epolld.net.")]
+    return (
+        cls.connection_made is base.connection_made
+        and cls.connection_lost is base.connection_lost
+        and not any(vars(each).get("__slots__") for each in own)
+        and not getattr(protocol, "__dict__", None)
+    )

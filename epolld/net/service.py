@@ -103,7 +103,11 @@ class Service:
             self.refuse("no_protocol")
             return None
         self.protocol_type = type(protocol)
-        return self.transport_type(self._loop, fd, protocol, self, peer, id)
+        transport_type = self.transport_type
+        adapt = getattr(protocol, "adapt_transport", None)  # framings have one: see batches.py
+        if adapt is not None:
+            transport_type = adapt(transport_type)
+        return transport_type(self._loop, fd, protocol, self, peer, id)
 
     def _begin(self, transport: Transport, silent: float = 0.0) -> None:
         """Count it, and its idle time."""

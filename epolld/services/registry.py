@@ -169,6 +169,8 @@ def _parameters(handler: Callable[..., Any], passed: int) -> Mapping[str, inspec
     """
     import inspect  # a megabyte in every worker that most services do not need
 
+    if getattr(handler, "__init__", None) is object.__init__:
+        return {}  # and if it has a `__new__`, that takes none for itself: see net/framing.py
     try:
         parameters = inspect.signature(handler, eval_str=True).parameters
     except ValueError:  # C code that does not tell

@@ -244,6 +244,20 @@ def test_options_for_a_protocol_without_any() -> None:
     assert text == "there is no such option (there are none)"
 
 
+def test_options_for_a_framing_without_any() -> None:
+    """Though it has a `__new__` that lets those of a subclass pass."""
+    from epolld import LineProtocol
+
+    class Limited(LineProtocol):
+        def __init__(self, *, limit: int) -> None:
+            self.limit = limit
+
+    assert make_factory(LineProtocol, {}) is LineProtocol
+    assert make_factory(Limited, {"limit": 7})().limit == 7
+    with pytest.raises(OptionError, match="limt"):
+        make_factory(LineProtocol, {"limt": 7})
+
+
 def test_keyword_arguments_of_any_name() -> None:
     class Open(Protocol):
         def __init__(self, **options: Any) -> None:

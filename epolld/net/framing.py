@@ -1,0 +1,233 @@
+"""Framings: bytes become messages, a callback each, and the answers of a turn leave in one send.
+
+Here is what all of them share; the formats are in `lines.py` and `prefixed.py`. They follow
+Twisted's (`twisted.protocols.basic`: LineReceiver, IntNStringReceiver, NetstringReceiver), with
+names in the manner of asyncio.
+
+A receive is cut into messages in one pass, and the answers to them are collected: a client that
+sends 16 requests in one go costs one recv and one send. A connection between two messages keeps no
+buffer, and one in a message no more than `max_length` and one receive.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from epolld.net.batches import Batching, batching
+from epolld.net.protocol import Protocol, keeps_nothing
+
+log = logging.getLogger("epolld.connection")
+
+# Messages cut off the input in one go. Only these have to be moved when the batch is stopped
+# (pause_reading) or put together again (raw mode), so no client can make that cost the square of
+# what it sends. If a receive holds more, what is left of it is copied each time.
+CUT_AHEAD = 256
+
+# How much is collected before it is sent, so that `pause_writing` has a say before the memory is
+# full: pieces, and bytes from which on a piece waits for no other.
+COLLECT = 256
+SEND_FROM = 4096
+
+Buffer = bytes | bytearray | memoryview
+Callbacks = tuple[Callable[[Any], object], list[Any]]  # what to call, and with what, one by one
+
+
+class Framing(Protocol):
+    """The base of the framings; a subclass says how messages are cut off and put together."""
+
+    __slots__ = ("_answers", "_held", "_rest", "_turn")
+
+    adapt_transport = staticmethod(batching)  # the service calls it with its class of transports
+    max_length = 99999  # bytes of a message
+
+    _answers: list[bytes] | None  # to be sent at the end of the batch; None: there is no batch
+    _turn: Iterator[Any] | None  # the messages that are being handed out
+    # Cut, but not handed out because the batch was stopped. None if nothing was stopped, and then
+    # there is no whole message in `_rest` between two callbacks.
+    _held: list[Any] | None
+    _rest: bytes | bytearray  # not cut yet: mostly the beginning of a message
+
+    def __new__(cls, *args: object, **options: object) -> Self:
+        """Set up here, so that an `__init__` of one's own need not call this class's."""
+        self = super().__new__(cls)
+        self._answers = self._turn = self._held = None
+        self._rest = b""
+        return self
+
+    # -- what a format defines -------------------------------------------------------------------
+
+    def _cut(self) -> Callbacks | None:
+        """Take whole messages off `_rest`, at most CUT_AHEAD; None if there is none."""
+        raise NotImplementedError
+
+    def _received(self) -> Callable[[bytes], object]:
+        """The callback for a message."""
+        raise NotImplementedError
+
+    def _uncut(self, messages: list[bytes]) -> bytes:
+        """The bytes that these were cut from."""
+        raise NotImplementedError
+
+    def _join(self, answers: list[bytes]) -> bytes:
+        """What to write for answers that were collected."""
+        return b"".join(answers)
+
+    # -- input -----------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out what is held back and what is whole now; the rest waits for its end."""
+        self._append(data)
+        if self._turn is None:  # else it was called by a callback, whose batch goes on with it
+            self._serve()
+
+    def _append(self, data: bytes) -> None:
+        if not self._rest:
+            self._rest = data
+        elif data:
+            if isinstance(self._rest, bytes):
+                self._rest = bytearray(self._rest)
+            self._rest += data
+
+    def _serve(self) -> None:
+        """Hand out one batch after the other, while there is one and the transport wants it."""
+        while True:
+            if self._held:
+                callbacks: Callbacks | None = (self._received(), self._held)
+            else:
+                callbacks = self._cut()
+            self._held = None
+            if callbacks is None:
+                return
+            self._hand_out(*callbacks)
+            if (self._held or self._rest) and self._has_to_wait():
+                return
+
+    def _hand_out(self, receive: Callable[[Any], object], messages: list[Any]) -> None:
+        """Call back for each message until the batch is stopped; then send the answers."""
+        transport: Any = self.transport
+        self._turn = turn = iter(messages)
+        try:
+            transport.batch  # noqa: B018
+        except AttributeError:  # somebody else's transport, which does not stop a batch
+            self._hand_out_singly(receive, turn)
+            return
+        transport.batch = self
+        answers: list[bytes] = []
+        self._answers = answers
+        try:
+            for message in turn:
+                receive(message)
+        finally:
+            self._turn = self._answers = transport.batch = None
+            if answers:
+                transport.write(self._join(answers))
+
+    def _hand_out_singly(self, receive: Callable[[Any], object], turn: Iterator[Any]) -> None:
+        """Send each answer at once, and look after each message whether that was the last."""
+        try:
+            for message in turn:
+                receive(message)
+                if self.transport.is_closing():
+                    self.stop()
+        finally:
+            self._turn = None
+
+    def _has_to_wait(self) -> bool:
+        """Between two batches: whether the rest has to wait, or to be forgotten."""
+        transport = self.transport
+        if transport.is_closing():
+            self._held, self._rest = None, b""
+            return True
+        if isinstance(transport, Batching) and not transport.is_reading():
+            self._held = self._held or []
+            transport.batch = self  # it lets us know
+            return True
+        return False
+
+    def _look_again(self) -> None:
+        """What waits may be a message now; outside a batch, hand it out after this callback."""
+        if self._turn is None and (self._held or self._rest) and not self._has_to_wait():
+            self._held = self._held or []
+            transport = self.transport
+            if isinstance(transport, Batching):
+                transport.batch = self
+                transport.go_on_soon()
+            else:
+                self._serve()
+
+    # -- what the transport calls ----------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what was answered up to now; by itself that happens at the end of the batch."""
+        answers = self._answers
+        if answers:
+            data = self._join(answers)
+            answers.clear()
+            self.transport.write(data)
+
+    def stop(self) -> None:
+        """Hand out no more; the batch ends when the callback in which we are has returned."""
+        if self._turn is not None and not self._held:
+            self._held = list(self._turn)  # which leaves nothing for the loop
+
+    def pause_writing(self) -> None:
+        """The client does not take the answers: by default, take no more from it.
+
+        A class that pauses reading for other reasons has to override both, so that they do not
+        undo each other.
+        """
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self.transport.resume_reading()
+
+    # -- output ----------------------------------------------------------------------------------
+
+    def _send(self, answer: Buffer) -> None:
+        """Send now what is not to be collected: outside a batch, or much."""
+        if not isinstance(answer, bytes):
+            answer = bytes(memoryview(answer))  # TypeError for all that is not bytes-like
+        if self._answers is None:
+            self.transport.write(self._join([answer]))
+        else:
+            self._answers.append(answer)
+            if len(answer) >= SEND_FROM or len(self._answers) >= COLLECT:
+                self.flush()
+
+    def _end(self, reason: str, cause: str) -> None:
+        """End the connection because of what the peer sent; `cause` is a name of causes.py."""
+        transport = self.transport
+        if isinstance(transport, Batching):
+            log.info(
+                "%s: %s: %s, closing", transport.service.name, transport.describe_peer(), reason
+            )
+            transport.close_for(cause)
+        else:
+            log.info("%s: %s, closing", transport.get_extra_info("peername"), reason)
+            transport.close()
+
+    # -- moving ----------------------------------------------------------------------------------
+
+    def freeze(self) -> bytes | None:
+        """As of any protocol: what has no state but the framing's moves by itself.
+
+        A class with state of its own overrides this and `thaw`, and calls these for the framing's
+        part: a message that has come in part, messages that are held back, raw mode.
+        """
+        plain = type(self).freeze is not Framing.freeze or keeps_nothing(self, Framing)
+        return self._frozen() if plain and self._turn is None else None
+
+    def thaw(self, state: bytes) -> None:
+        """Go on with what `freeze` of this class has returned."""
+        self._thawed(state)
+        self._look_again()
+
+    def _frozen(self) -> bytes:
+        """All there is to know; b"" between two messages."""
+        return self._uncut(self._held or []) + self._rest
+
+    def _thawed(self, state: bytes) -> None:
+        self._rest = state
