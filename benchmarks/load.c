@@ -2,8 +2,9 @@
  * load: request/response clients that check every byte, over one epoll loop.
  *
  * N connections each send one numbered message, wait for the whole answer, compare it with
- * what an `upper` service must give back, and send the next.  Before them a silent crowd may
- * be opened, from several 127.0.0.x addresses.  The result is one JSON object on stdout; the
+ * what an `upper` service must give back, and send the next.  With --lines a message is so many
+ * lines of the same length, sent in one go: a client that pipelines.  Before them a silent crowd
+ * may be opened, from several 127.0.0.x addresses.  The result is one JSON object on stdout; the
  * exit status is 1 when anything failed.
  *
  * With --steps the caller sets the pace: `open` is printed once all connections stand and are
@@ -32,7 +33,7 @@ struct client {
 
 static struct {
     const char *host;
-    int port, connections, size, idle, sources, steps, burst;
+    int port, connections, size, lines, idle, sources, steps, burst;
     long messages, warmup, pace_us;
     double seconds, timeout;
 } option = { .host = "127.0.0.1", .connections = 50, .size = 64, .sources = 4,
@@ -104,6 +105,10 @@ static void open_client(struct client *c, int n) {
     for (int i = 0; i < option.size; i++) {
         c->request[i] = (unsigned char)('a' + (i + n) % 26);
         c->expected[i] = (unsigned char)('A' + (i + n) % 26);
+    }
+    for (int line = 1; line <= option.lines; line++) {
+        int end = option.size / option.lines * line - 1;
+        c->request[end] = c->expected[end] = '\n';
     }
     c->fd = open_connection(target(), n, 0);
     if (c->fd < 0) return;
@@ -217,7 +222,7 @@ static long run(long messages, double seconds, int measure) {
 /* ---- the program ----------------------------------------------------------------------- */
 
 static void usage(void) {
-    fputs("usage: load --port P [--host A] [--connections N] [--size BYTES]\n"
+    fputs("usage: load --port P [--host A] [--connections N] [--size BYTES] [--lines L]\n"
           "            [--seconds S | --messages M] [--warmup M] [--timeout S]\n"
           "            [--idle K] [--sources N] [--pace-us U | --burst] [--steps]\n", stderr);
     exit(2);
@@ -226,7 +231,8 @@ static void usage(void) {
 static void parse(int argc, char **argv) {
     static const struct option names[] = {
         { "port", 1, 0, 'p' }, { "host", 1, 0, 'h' }, { "connections", 1, 0, 'c' },
-        { "size", 1, 0, 'z' }, { "seconds", 1, 0, 's' }, { "messages", 1, 0, 'm' },
+        { "size", 1, 0, 'z' }, { "lines", 1, 0, 'l' },
+        { "seconds", 1, 0, 's' }, { "messages", 1, 0, 'm' },
         { "warmup", 1, 0, 'w' }, { "timeout", 1, 0, 't' }, { "idle", 1, 0, 'i' },
         { "sources", 1, 0, 'n' }, { "pace-us", 1, 0, 'u' }, { "burst", 0, 0, 'b' },
         { "steps", 0, 0, 'S' }, { 0 } };
@@ -236,6 +242,7 @@ static void parse(int argc, char **argv) {
         case 'h': option.host = optarg; break;
         case 'c': option.connections = atoi(optarg); break;
         case 'z': option.size = atoi(optarg); break;
+        case 'l': option.lines = atoi(optarg); break;
         case 's': option.seconds = atof(optarg); break;
         case 'm': option.messages = atol(optarg); option.seconds = 0; break;
         case 'w': option.warmup = atol(optarg); break;
@@ -248,6 +255,8 @@ static void parse(int argc, char **argv) {
         default: usage();
         }
     if (!option.port || optind < argc || option.size < MIN_SIZE || option.size > MAX_SIZE
+        || (option.lines && (option.lines < 0 || option.size % option.lines
+                             || option.size / option.lines <= MIN_SIZE))
         || option.sources < 1 || option.connections < 0 || option.idle < 0) usage();
     if (!option.messages) option.messages = INT64_MAX;
 }

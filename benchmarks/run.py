@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 
 import report
 import servers
-from measures import accepts, handover, memory, message, reload, startup
+from measures import accepts, handover, lines, memory, message, reload, startup
 
 MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
     "message": message.measure,
     "idle": message.measure_idle,
+    "lines": lines.measure,
     "memory": memory.measure,
     "accepts": accepts.measure,
     "startup": startup.measure,

@@ -6,6 +6,7 @@ Knows how each server is launched and when it is ready; measures nothing.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import resource
@@ -37,6 +38,7 @@ master:
   runtime_directory: {folder}
 {workers}services:
   - name: upper
+    protocol: {protocol}
     bind: 127.0.0.1:{port}
 """
 
@@ -130,10 +132,14 @@ def available() -> tuple[str, ...]:
     missing = set()
     if not (BIN / "upper_go").exists():
         missing.add("go")
-    probe = [sys.executable, "-c", "import uvloop"]
-    if subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode:
+    if not installed("uvloop"):
         missing.add("uvloop")
     return tuple(name for name in EVERYONE if name not in missing)
+
+
+def installed(module: str) -> bool:
+    """Whether this Python has it."""
+    return importlib.util.find_spec(module) is not None
 
 
 def raise_descriptor_limit() -> None:
@@ -160,15 +166,17 @@ def running(
     core: int | None = SERVER_CORE,
     settings: str = "",
     python: str = sys.executable,
+    protocol: str = "upper",
 ) -> Iterator[Server]:
     """A server that is ready; stopped with its whole family on leaving.
 
     `settings` are lines for epolld's `workers:` section. The default configuration is used
-    for all else. `python` is the interpreter that runs epolld.
+    for all else. `python` is the interpreter that runs epolld, `protocol` what it serves. A peer
+    is named as its file in `peers/` is, without `upper_`.
     """
     with tempfile.TemporaryDirectory(prefix="epolld-bench-") as folder:
         port = _free_port()
-        command = _command(name, port, workers, Path(folder), settings, python)
+        command = _command(name, port, workers, Path(folder), settings, python, protocol)
         environment = {**os.environ, "GOMAXPROCS": "1", "PYTHONPATH": str(HERE.parent)}
         with pinned(core):
             server = Server(
@@ -195,18 +203,19 @@ def running(
 
 
 def _command(
-    name: str, port: int, workers: int, folder: Path, settings: str, python: str
+    name: str, port: int, workers: int, folder: Path, settings: str, python: str, protocol: str
 ) -> list[str]:
     """How each server is launched."""
     if name == "epolld":
         section = f"workers:\n{settings}" if settings else ""
         config = folder / "epolld.yaml"
-        config.write_text(CONFIG.format(folder=folder, workers=section, port=port))
+        config.write_text(
+            CONFIG.format(folder=folder, workers=section, protocol=protocol, port=port)
+        )
         return [python, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
-    if (lesson := LESSONS / f"upper_{name}.py").exists():
-        return [sys.executable, str(lesson), str(port)]
-    if name in ("uvloop", "asyncio"):
-        return [sys.executable, str(HERE / f"peers/upper_{name}.py"), str(port)]
+    for folder_of_peers in (LESSONS, HERE / "peers"):
+        if (script := folder_of_peers / f"upper_{name}.py").exists():
+            return [sys.executable, str(script), str(port)]
     return [str(BIN / f"upper_{name}"), str(port)]
 
 

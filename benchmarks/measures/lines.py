@@ -1,0 +1,64 @@
+"""CPU time of the server for a line that is answered in upper case, pipelined 16 deep.
+
+Every batch is one message of the load. A server's figure is that of its whole process tree,
+rounds are interleaved, a bar looks at the median of the rounds' ratios: as in `message`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import loads
+import processes
+import servers
+import stats
+from report import Bar, Result
+
+CONNECTIONS, DEPTH, SIZE, WARMUP = 50, 16, 64, 2_000
+PROTOCOL = "benchmarks.peers.upper_lines_epolld:Upper"
+PEERS = {"uvloop": ("lines_uvloop_streams", 2.5), "twisted": ("lines_twisted", 3.0)}  # and bars
+
+
+def measure(names: Sequence[str], quick: bool) -> Result:
+    """epolld's LineProtocol beside uvloop's streams and Twisted's LineReceiver."""
+    rounds, batches = (5, 5_000) if quick else (15, 10_000)
+    entrants = ["epolld"]
+    entrants += [peer for module, (peer, _) in PEERS.items() if servers.installed(module)]
+    cpu: dict[str, list[float]] = {name: [] for name in entrants}
+    for _ in range(rounds):
+        for name in random.sample(entrants, len(entrants)):
+            with servers.running(name, protocol=PROTOCOL) as server:
+                cpu[name].append(_cost(server, batches))
+    result = Result(
+        name="lines",
+        title=f"CPU time a line of {SIZE} bytes, {DEPTH} at a time, {rounds} rounds",
+        columns=("server", "CPU µs (spread)", "lines a CPU second, epolld to it (spread)"),
+        raw=cpu,
+    )
+    for name in entrants:
+        ratio = stats.summarize(stats.ratios(cpu[name], cpu["epolld"]))
+        result.rows.append((name, str(stats.summarize(cpu[name])), str(ratio)))
+    for peer, least in PEERS.values():
+        if peer in cpu:
+            # A bar is a ceiling, so it looks at the share of the peer's time that epolld takes.
+            share = stats.summarize(stats.ratios(cpu["epolld"], cpu[peer])).median
+            result.bars.append(Bar(f"epolld to {peer}", share, 1 / least, "times"))
+    return result
+
+
+def _cost(server: servers.Server, batches: int) -> float:
+    """µs of CPU time a line, around the load alone."""
+    with loads.opened(
+        server.port,
+        connections=CONNECTIONS,
+        size=DEPTH * SIZE,
+        lines=DEPTH,
+        messages=batches,
+        warmup=WARMUP,
+    ) as load:
+        family = processes.family(server.pid)
+        before = processes.cpu_time(family)
+        report = load.run()
+        spent = processes.cpu_time(family) - before
+    return float(spent.run / (report["messages"] * DEPTH) / 1000)

@@ -1,0 +1,14 @@
+"""The line server on epolld, as a user would write it."""
+
+from epolld import LineProtocol
+
+
+class Upper(LineProtocol):
+    """Answers each line with the line in upper case."""
+
+    __slots__ = ()
+
+    delimiter = b"\n"
+
+    def line_received(self, line: bytes) -> None:
+        self.send_line(line.upper())
