@@ -31,6 +31,9 @@ ENDS = (
     "too_long",  # a message longer than the framing allows
     "protocol_error",  # what the peer sent makes no sense
     "killed",  # by an operator: epolldctl kill
+    "truncated",  # TLS: the connection ended without the peer's close_notify
+    "tls_handshake",  # start_tls() failed
+    "tls_pending",  # too many handshakes were under way
 )
 
 # Connections that were accepted and not served, or not even accepted: `service.refuse(cause)`.
@@ -46,6 +49,7 @@ REFUSALS = (
     "tls_pending",
     "proxy_header",
     "no_protocol",  # the factory raised
+    "handshake_timeout",
 )
 
 # Those of ENDS that are a time limit.

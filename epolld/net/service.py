@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epolld.net.descriptor import pack_peer
 from epolld.net.frozen import Frozen
@@ -19,6 +19,9 @@ from epolld.net.protocol import Protocol
 from epolld.net.timers import TimeoutWheel, Timer
 from epolld.net.transport import Transport
 from epolld.net.travel import peer_of
+
+if TYPE_CHECKING:
+    from epolld.net.handshake import TlsServer
 
 log = logging.getLogger("epolld.connection")
 
@@ -52,6 +55,7 @@ class Service:
         self.refused: dict[str, int] = {}  # connections that were not served, by cause
         self.protocol_type: type | None = None  # of the protocols that the factory makes
         self.postponed: dict[object, list[Callable[[], object]]] = {}  # calls on frozen transports
+        self.tls: TlsServer | None = None
         self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
         self.sockets: dict[Transport, socket.socket] = {}  # made for users that asked
         self._ids = itertools.count(1) if ids is None else ids
@@ -63,6 +67,11 @@ class Service:
         if idle_timeout:
             self._idle = TimeoutWheel(idle_timeout / IDLE_GRAINS)
         self._idle_timer: Timer | None = None
+
+    def speak_tls(self, tls: TlsServer) -> None:
+        """Have all connections from now on use TLS."""
+        self.tls = tls
+        self.transport_type = tls.transport_type
 
     @property
     def transports(self) -> list[Transport]:
@@ -121,10 +130,19 @@ class Service:
         """Count a connection that was not served; `cause` is a name of causes.py."""
         self.refused[cause] = self.refused.get(cause, 0) + 1
 
+    def on_refused(self, transport: Transport, cause: str) -> None:
+        """A transport has ended before its protocol was introduced to it."""
+        self.refuse(cause)
+        self._end(transport)
+
     def on_closed(self, transport: Transport, cause: str) -> None:
         """A transport has ended or left, and its descriptor is released."""
-        self.live -= 1
         self.closed[cause] = self.closed.get(cause, 0) + 1
+        self._end(transport)
+
+    def _end(self, transport: Transport) -> None:
+        """Count it no more."""
+        self.live -= 1
         self._on_change(-1)
         if self._idle is not None:
             self._idle.end(transport)

@@ -111,7 +111,7 @@ class Transport(Traveller):
         connection that has ended the data are dropped.
         """
         if type(data) is not bytes:
-            data = _byte_view(data)
+            data = byte_view(data)
         if self._direct:
             if not data:
                 return
@@ -249,6 +249,10 @@ class Transport(Traveller):
         if name == "connection_id":
             return self.id
         return default
+
+    def start_tls(self, on_secured: Callable[[], object] | None = None) -> None:
+        """Begin TLS on a connection that is plain so far: see Plain in handshake.py."""
+        raise RuntimeError("start_tls() needs the service's `tls` settings, with starttls: true")
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> ConnectionTimer:
         """Call `callback()` in `delay` seconds, fenced like the protocol's own methods.
@@ -532,6 +536,6 @@ class ConnectionTimer:
                 transport._fault(getattr(self._callback, "__qualname__", "a timer"), exc)
 
 
-def _byte_view(data: Buffer) -> memoryview:
+def byte_view(data: Buffer) -> memoryview:
     """View any bytes-like object as plain bytes, so that its len() is its size in bytes."""
     return memoryview(data).cast("B")

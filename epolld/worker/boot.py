@@ -13,17 +13,22 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from epolld import log
 from epolld.config import Loaded
 from epolld.config import Service as ServiceConfig
-from epolld.errors import ConfigError
+from epolld.errors import BootError, ConfigError
 from epolld.host import privileges
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
+from epolld.net.loop import EventLoop
 from epolld.services.handlers import PASSED, runtime_of
 from epolld.services.registry import OptionError, ServiceError, make_factory, resolve
 from epolld.worker.runtimes import Handler
+
+if TYPE_CHECKING:
+    from epolld.net.handshake import TlsServer
 
 # What a worker listens to; all others of the master's are received and ignored, so that nobody
 # ends a worker by a signal meant for the master.
@@ -108,6 +113,24 @@ def import_handler(service: ServiceConfig) -> Handler:
     found = resolve(service.protocol, asked)
     runtime = asked or runtime_of(found)
     return Handler(make_factory(found, service.options, PASSED[runtime]), runtime)
+
+
+def tls_server(loop: EventLoop, service: ServiceConfig, assignment: Assignment) -> TlsServer:
+    """What a service needs to speak TLS; the master has read the keys. Raises BootError."""
+    from epolld.net.handshake import TlsServer  # OpenSSL: megabytes that most services do not need
+
+    assert service.tls is not None
+    read = assignment.generation.tls.get(service.name)
+    if read is None:  # after an upgrade, until the reload that follows it
+        raise BootError(f"services.{service.name}.tls: the certificate could not be read")
+    settings = service.tls
+    return TlsServer(
+        loop,
+        read.context,
+        settings.handshake_timeout,
+        settings.max_handshakes,
+        settings.starttls,
+    )
 
 
 def settle_memory() -> None:

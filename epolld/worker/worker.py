@@ -23,7 +23,7 @@ from epolld import channel as words
 from epolld import log as logs
 from epolld.channel import ChannelClosed
 from epolld.config import worker_count
-from epolld.errors import BootError, EpolldError, ExitCode
+from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
@@ -118,14 +118,14 @@ class Worker:
         by_name = {}
         ids = itertools.count(os.getpid() << 32)  # so that an id is unique over all workers
         for settings in self._config.services:
-            if settings.tls is not None:
-                raise BootError(f"services.{settings.name}.tls: TLS is not there yet")
             service = self._runtimes.make_service(
                 settings,
                 handlers[settings.name],
                 self._admission.on_change,
                 ids,
             )
+            if settings.tls is not None:
+                service.speak_tls(boot.tls_server(self._loop, settings, self._assignment))
             self._services.append(service)
             by_name[settings.name] = service
         for listener in self._assignment.generation.listeners:
