@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from epolld.testing.client import Client, free_port
 from epolld.testing.daemon import Config, Daemon
+from epolld.testing.memory import Peer, connect
 
-__all__ = ["Client", "Config", "Daemon", "free_port"]
+__all__ = ["Client", "Config", "Daemon", "Peer", "connect", "free_port"]
