@@ -64,6 +64,10 @@ class ClientCounts:
         """The descriptor of the memory; -1 in a worker, which has only the mapping."""
         return self._fd
 
+    def layout(self) -> list[int]:
+        """What must be equal for two programs to understand the same table."""
+        return [self.rows, _KINDS, DEPTH, WIDTH, STAMP_BITS]
+
     def close_descriptor(self) -> None:
         """In a worker: keep the mapping alone (which in Python has a duplicate of its own)."""
         os.close(self._fd)

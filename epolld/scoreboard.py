@@ -68,6 +68,10 @@ class Scoreboard:
         """The words of one column, by row; to read and, in one's own row, to write."""
         return self._columns[column]
 
+    def top(self) -> int:
+        """How many rows, from the first, are or were in use."""
+        return self._top[0]
+
     def take_row(self, pid: int) -> int:
         """Assign a free row to process `pid`; the master alone does that.
 

@@ -12,6 +12,7 @@ import msgspec
 from epolld import errors
 from epolld.address import Address, TcpAddress, UnixAddress, parse_address
 from epolld.config import scalars
+from epolld.config.guard import AccessRule
 from epolld.config.kinds import (
     Binds,
     Field,
@@ -120,6 +121,16 @@ class _Checker:
             built.client_certificates == "none"
         ):
             self.client_certificates(built, keys, path)
+        if isinstance(built, AccessRule) and (built.allow is None) is (built.deny is None):
+            self.fail(node.place, path, "expected either allow: NETWORK or deny: NETWORK")
+        if (
+            isinstance(built, Service)
+            and built.proxy_protocol == "required"
+            and not (built.proxy_trusted or "proxy_trusted" in keys)
+        ):
+            place = keys["proxy_protocol"].place
+            message = "missing; add the proxies' networks, such as proxy_trusted: 10.0.0.0/24"
+            self.fail(place, join(path, "proxy_trusted"), message)
         return built
 
     def client_certificates(self, tls: Tls, keys: dict[str, Scalar], path: str) -> None:

@@ -97,6 +97,7 @@ def page() -> str:
         elif isinstance(section.kind, Section):
             parts.append(_heading(section, ""))
             parts.append(_table(section.kind.struct))
+            parts += _subsections(section)
     parts.append(_VALUES)
     return "\n".join(parts)
 
@@ -126,11 +127,12 @@ More in [TLS](tls.md).
 
 
 def _subsections(section: Field) -> Iterator[str]:
-    """A heading and a table for each section inside a service."""
+    """A heading and a table for each section inside a section."""
     assert isinstance(section.kind, Section)
     for field in fields(section.kind.struct):
         if type(field.kind) is Section:
-            yield f"### services.{field.name}\n\n{field.text}\n"
+            text = " ".join(field.text.split())
+            yield f"### {section.name}.{field.name}\n\n{text}\n"
             if field.name in _EXAMPLES:
                 yield _EXAMPLES[field.name]
             yield _table(field.kind.struct)

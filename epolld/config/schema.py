@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from epolld.address import Address
+from epolld.config.guard import AccessRule, Limits, NetworkKind, Rlimits
 from epolld.config.kinds import (
     Binds,
     Choice,
@@ -17,16 +18,19 @@ from epolld.config.kinds import (
     Duration,
     Flag,
     Listing,
+    Mappings,
     Octal,
     Options,
     Path,
     Section,
     Setting,
+    Several,
     Size,
     Text,
     Whole,
 )
 from epolld.config.tls import Tls
+from epolld.networks import Network
 
 # A service's name is part of setting paths, log lines and file names.
 NAME = r"[A-Za-z][A-Za-z0-9_-]*"
@@ -97,6 +101,30 @@ class Master(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "What process titles begin with, as in `epolld: worker 2 gen 3`.",
         ),
     ] = "epolld"
+    no_new_privs: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "No program that is executed from here on gains rights by its file's mode or "
+            "capabilities, such as sudo (PR_SET_NO_NEW_PRIVS).",
+        ),
+    ] = False
+    chroot: Annotated[
+        str | None,
+        Setting(
+            Path("an absolute path"),
+            "The directory that becomes the workers' root, after they have imported the services. "
+            "Used only when epolld is started as root.",
+        ),
+    ] = None
+    capabilities: Annotated[
+        tuple[str, ...],
+        Setting(
+            Several(Text("a capability such as CAP_NET_RAW", r"CAP_[A-Z_]+")),
+            "Capabilities that the workers keep when they become `user`; all others are gone "
+            "for good.",
+        ),
+    ] = ()
 
 
 class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,6 +202,24 @@ class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Setting(Size(), "Replace a worker that holds more memory than this (its RSS). 0: never."),
     ] = 0
+    max_buffered: Annotated[
+        int,
+        Setting(
+            Size(),
+            "Bytes that may wait to be sent in one worker, to all clients together. Near it, "
+            "nothing more is read from those who have most; above it, they are cut off. 0: no "
+            "limit.",
+        ),
+    ] = 0
+    max_lag: Annotated[
+        float,
+        Setting(
+            Duration(),
+            "A worker whose event loop runs so late accepts no connections until it keeps up "
+            "again. 0: never.",
+        ),
+    ] = 0.0
+    rlimits: Annotated[Rlimits, Setting(Section(Rlimits), Rlimits.__doc__ or "")] = Rlimits()
 
 
 class Bind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -280,6 +326,59 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         bool, Setting(Flag(), "IPV6_V6ONLY: an IPv6 listener does not take IPv4 connections.")
     ] = True
     tls: Annotated[Tls | None, Setting(Section(Tls), Tls.__doc__ or "")] = None
+    proxy_protocol: Annotated[
+        Literal["off", "required"],
+        Setting(
+            Choice("off", "required"),
+            "`required`: every connection comes from a proxy and begins with a header of the "
+            "PROXY protocol, version 1 or 2, that names the real client. Nothing is guessed.",
+        ),
+    ] = "off"
+    proxy_trusted: Annotated[
+        tuple[Network, ...],
+        Setting(
+            Several(NetworkKind()),
+            "The proxies whose headers are believed; whoever else connects is refused.",
+        ),
+    ] = ()
+    proxy_timeout: Annotated[
+        float, Setting(Duration(zero=False), "The time within which the header must be there.")
+    ] = 5.0
+    access: Annotated[
+        tuple[AccessRule, ...],
+        Setting(
+            Mappings(AccessRule),
+            "Who may connect: rules `allow: NETWORK` and `deny: NETWORK`, of which the first that "
+            "fits decides. Whom none fits gets the opposite of the last one.",
+        ),
+    ] = ()
+    first_byte_timeout: Annotated[
+        float,
+        Setting(Duration(), "A client that has sent nothing for this long is closed. 0: never."),
+    ] = 0.0
+    message_timeout: Annotated[
+        float,
+        Setting(
+            Duration(),
+            "The time in which a message that has begun must be whole, for framings. 0: any.",
+        ),
+    ] = 0.0
+    write_timeout: Annotated[
+        float,
+        Setting(
+            Duration(),
+            "A client that takes nothing of what waits for it for this long is closed. 0: never.",
+        ),
+    ] = 0.0
+    max_age: Annotated[
+        float,
+        Setting(
+            Duration(),
+            "A connection is ended when it is about this old, a little earlier or later so that "
+            "not all end at once. 0: never.",
+        ),
+    ] = 0.0
+    limits: Annotated[Limits, Setting(Section(Limits), Limits.__doc__ or "")] = Limits()
 
     def __post_init__(self) -> None:
         """Without a protocol, the name says which."""

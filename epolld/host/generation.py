@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from epolld.channel import Channel
+from epolld.clientcounts import ClientCounts
 from epolld.config import Config, Loaded
 from epolld.host.listeners import Listener
 from epolld.host.privileges import Identity
@@ -31,6 +32,13 @@ class Generation(msgspec.Struct, frozen=True, eq=False):
     def config(self) -> Config:
         """The settings."""
         return self.loaded.config
+
+    def counts_clients(self) -> bool:
+        """Whether a service has limits for which all workers count together."""
+        return any(
+            limits.connections or limits.client_connections or limits.client_rate
+            for limits in (service.limits for service in self.config.services)
+        )
 
     def expiring(self) -> list[Problem]:
         """A warning for each certificate that has ended, or that ends soon."""
@@ -61,6 +69,7 @@ class Assignment(msgspec.Struct, frozen=True, eq=False):
     generation: Generation
     channel: Channel
     scoreboard: Scoreboard
+    clients: ClientCounts | None = None  # where its generation counts clients
 
 
 # A worker's life; returns its exit status. Passed in by cli.py, so that the master knows none.

@@ -345,6 +345,8 @@ class Master:
             workers=upgrade.save_workers(self._pool, self._loop.now),
             scoreboard=self._pool.scoreboard.fileno(),
             scoreboard_layout=self._pool.scoreboard.layout(),
+            clients=-1 if self._pool.clients is None else self._pool.clients.fileno(),
+            clients_layout=[] if self._pool.clients is None else self._pool.clients.layout(),
             pidfile=self._pidfile.path,
             pidfile_fd=self._pidfile.fileno(),
             directory=self._origin.directory,

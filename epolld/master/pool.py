@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol
 
 from epolld import channel as words
 from epolld.channel import Channel, ChannelClosed
+from epolld.clientcounts import ClientCounts
 from epolld.errors import ExitCode
 from epolld.host.generation import Assignment, Generation, WorkerMain
 from epolld.host.signals import SignalQueue, blocked
@@ -137,6 +138,7 @@ class Pool:
         self._close_in_child = close_in_child
         self._by_pid: dict[int, WorkerHandle] = {}
         self.scoreboard = Scoreboard()
+        self.clients: ClientCounts | None = None  # made when the first generation needs it
         self._others: dict[int, Callable[[int], object]] = {}  # children that are no workers
 
     def __len__(self) -> int:
@@ -153,6 +155,8 @@ class Pool:
 
     def spawn(self, slot: int, generation: Generation) -> WorkerHandle:
         """Fork a worker. It has boot_timeout to become ready. Raises OSError (EAGAIN)."""
+        if self.clients is None and generation.counts_clients():
+            self.clients = ClientCounts(self.scoreboard.rows)
         row = self.scoreboard.take_row(os.getpid())
         ours, theirs = Channel.pair()
         gc.freeze()  # what the child inherits, its collector shall not touch: it would copy pages
@@ -161,7 +165,9 @@ class Pool:
                 pid = os.fork()
                 if pid == 0:
                     ours.close()
-                    self._live_as_worker(Assignment(slot, row, generation, theirs, self.scoreboard))
+                    self._live_as_worker(
+                        Assignment(slot, row, generation, theirs, self.scoreboard, self.clients)
+                    )
         except OSError:
             self.scoreboard.clear(row)
             ours.close()
@@ -221,6 +227,8 @@ class Pool:
             self._signals.reset_for_child()
             self._loop.close()
             self.scoreboard.close_descriptor()
+            if self.clients is not None:
+                self.clients.close_descriptor()
             for sibling in self:
                 sibling.channel.close()
                 os.close(sibling.pidfd)
@@ -409,6 +417,8 @@ class Pool:
         os.close(worker.pidfd)
         worker.channel.close()
         self.scoreboard.clear(worker.row)
+        if self.clients is not None:
+            self.clients.clear(worker.row)
         self._events.on_gone(worker, before, describe_exit(status))
 
 

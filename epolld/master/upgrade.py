@@ -24,6 +24,7 @@ import msgspec
 
 from epolld import config as configs
 from epolld.channel import Channel
+from epolld.clientcounts import ClientCounts
 from epolld.config import Loaded, loads
 from epolld.errors import ConfigError, EpolldError
 from epolld.host.controlsocket import ControlSocket
@@ -101,6 +102,8 @@ class SavedMaster(msgspec.Struct, frozen=True):
     pidfile: str
     pidfile_fd: int
     directory: str  # where the program was started, for relative paths on its command line
+    clients: int = -1  # descriptor of the table of clients, if there is one
+    clients_layout: list[int] = []
     signals: list[int] = []  # that have come and were not obeyed yet
     control: SavedControl | None = None
 
@@ -220,6 +223,7 @@ def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: f
     else:  # another program's table: they go on writing to it, and we do not look
         os.close(state.scoreboard)
         rows = {saved.pid: pool.scoreboard.take_row(saved.pid) for saved in state.workers}
+    _restore_clients(state, pool)
     generations = {in_force.number: in_force}
     for saved in state.workers:
         if saved.generation not in generations:
@@ -244,6 +248,21 @@ def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: f
         worker.born = now - saved.age
         worker.ready_at = None if saved.state == State.STARTING.value else worker.born
         pool.adopt(worker, State(saved.state))
+
+
+def _restore_clients(state: SavedMaster, pool: Pool) -> None:
+    """Go on with the table of clients; with another program's, the counts begin anew."""
+    if state.clients < 0:
+        return
+    if state.scoreboard_layout != pool.scoreboard.layout():
+        os.close(state.clients)  # the rows are others now
+        return
+    os.set_inheritable(state.clients, False)
+    table = ClientCounts(pool.scoreboard.rows, state.clients)
+    if table.layout() == state.clients_layout:
+        pool.clients = table
+    else:
+        table.close()
 
 
 def save(state: SavedMaster) -> int:
@@ -282,6 +301,7 @@ def descriptors(state: SavedMaster) -> list[int]:
         *(worker.pidfd for worker in state.workers),
         *(worker.channel for worker in state.workers),
         state.scoreboard,
+        *([state.clients] if state.clients >= 0 else []),
         state.pidfile_fd,
         *([] if state.control is None else _control_descriptors(state.control)),
     ]

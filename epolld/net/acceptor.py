@@ -24,6 +24,7 @@ import logging
 import os
 import select
 import socket
+from typing import Any, Protocol
 
 from epolld.net.loop import EventLoop
 from epolld.net.service import Service
@@ -54,6 +55,13 @@ BACKOFF_LAST = 1.0
 EPISODE = 60.0  # seconds: one log line for each such time, however often it fails
 
 
+class Opener(Protocol):
+    """Who takes accepted connections: a service, or the entrance to one."""
+
+    def open(self, fd: int, peer: Any) -> object:
+        """Serve a connected non-blocking socket; it belongs to the opener from now on."""
+
+
 class Gate:
     """All listeners of one worker: in the accept queues, or out of them for some reasons.
 
@@ -69,9 +77,9 @@ class Gate:
         self._episode_ends = 0.0
         self.alone = False  # no sibling stands in the queues, so none has to get its turn
 
-    def add(self, sock: socket.socket, service: Service) -> None:
-        """Accept for `service` from a listening, non-blocking socket."""
-        acceptor = Acceptor(self._loop, sock, service, self)
+    def add(self, sock: socket.socket, service: Service, opener: Opener | None = None) -> None:
+        """Accept from a listening, non-blocking socket for `service`, or its entrance `opener`."""
+        acceptor = Acceptor(self._loop, sock, service, opener or service, self)
         self._acceptors.append(acceptor)
         if not self._reasons:
             acceptor.enter()
@@ -152,10 +160,13 @@ class Gate:
 class Acceptor:
     """One listener inside one worker."""
 
-    def __init__(self, loop: EventLoop, sock: socket.socket, service: Service, gate: Gate) -> None:
+    def __init__(
+        self, loop: EventLoop, sock: socket.socket, service: Service, opener: Opener, gate: Gate
+    ) -> None:
         self._loop = loop
         self._sock = sock
         self.service = service
+        self._opener = opener
         self._gate = gate
         self._queued = False
         self.held = False  # out of the queue, whatever the gate says
@@ -220,5 +231,5 @@ class Acceptor:
             self.requeue()  # first: the siblings shall not wait for what the protocol does
         gate.backoff = BACKOFF_FIRST
         os.set_blocking(fd, False)
-        self.service.open(fd, peer)
+        self._opener.open(fd, peer)
         return True

@@ -35,6 +35,7 @@ class Frozen(msgspec.Struct, frozen=True, array_like=True):
     bytes_out: int
     unsent: bytes  # accepted for writing; the kernel has not taken it yet
     state: bytes  # the protocol's own, from its freeze()
+    facts: dict[str, Any] = {}  # for get_extra_info
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

@@ -18,9 +18,10 @@ from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
 from epolld.net.timers import TimeoutWheel, Timer
 from epolld.net.transport import Transport
-from epolld.net.travel import peer_of
+from epolld.net.travel import facts_of, peer_of
 
 if TYPE_CHECKING:
+    from epolld.net.guard import Guard
     from epolld.net.handshake import TlsServer
 
 log = logging.getLogger("epolld.connection")
@@ -56,6 +57,9 @@ class Service:
         self.protocol_type: type | None = None  # of the protocols that the factory makes
         self.postponed: dict[object, list[Callable[[], object]]] = {}  # calls on frozen transports
         self.tls: TlsServer | None = None
+        self.guard: Guard | None = None  # limits, if there are any
+        # What `get_extra_info` tells beside the transport's own, where there is something.
+        self.facts: dict[Transport, dict[str, Any]] = {}
         self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
         self.sockets: dict[Transport, socket.socket] = {}  # made for users that asked
         self._ids = itertools.count(1) if ids is None else ids
@@ -85,23 +89,34 @@ class Service:
             if isinstance(watcher, Transport) and watcher.service is self
         ]
 
-    def open(self, fd: int, peer: Any) -> None:
+    def open(self, fd: int, peer: Any, facts: dict[str, Any] | None = None) -> bool:
         """Serve a connected non-blocking socket; it belongs to the service from now on.
 
-        `peer` is its address as accept() gave it.
+        `peer` is the client's address as accept() gave it, `facts` are for `get_extra_info`.
+        False if it could not be served and is closed.
         """
         transport = self._make(fd, pack_peer(peer), next(self._ids))
-        if transport is not None:
-            self.accepted += 1
-            self._begin(transport)
-            transport.start()
+        if transport is None:
+            return False
+        if facts:
+            self.facts[transport] = facts
+        self.accepted += 1
+        self._begin(transport)
+        if self.guard is not None:
+            self.guard.begin(transport)
+        transport.start()
+        return True
 
     def adopt(self, fd: int, frozen: Frozen) -> None:
         """Go on with a connection of another worker."""
         transport = self._make(fd, peer_of(frozen), frozen.id)
         if transport is not None:
+            if frozen.facts:
+                self.facts[transport] = facts_of(frozen)
             self._begin(transport, frozen.silent)
             transport.thaw(frozen)
+            if self.guard is not None:
+                self.guard.begin(transport, moved=True)
 
     def _make(self, fd: int, peer: Any, id: int) -> Transport | None:
         try:
@@ -116,6 +131,8 @@ class Service:
         adapt = getattr(protocol, "adapt_transport", None)  # framings have one: see batches.py
         if adapt is not None:
             transport_type = adapt(transport_type)
+        if self.guard is not None:
+            transport_type = self.guard.transport_type(transport_type)
         return transport_type(self._loop, fd, protocol, self, peer, id)
 
     def _begin(self, transport: Transport, silent: float = 0.0) -> None:
@@ -135,6 +152,10 @@ class Service:
         self.refuse(cause)
         self._end(transport)
 
+    def count_waiting(self, step: int) -> None:
+        """A connection waits to be opened (+1), or does no more (-1): the worker has it, too."""
+        self._on_change(step)
+
     def on_closed(self, transport: Transport, cause: str) -> None:
         """A transport has ended or left, and its descriptor is released."""
         self.closed[cause] = self.closed.get(cause, 0) + 1
@@ -146,6 +167,10 @@ class Service:
         self._on_change(-1)
         if self._idle is not None:
             self._idle.end(transport)
+        if self.guard is not None:
+            self.guard.end(transport)
+        if self.facts:
+            self.facts.pop(transport, None)
 
     def socket_of(self, transport: Transport) -> socket.socket:
         """A socket object over the transport's descriptor, for its user; the same each time."""

@@ -237,6 +237,9 @@ class Transport(Traveller):
         """Facts: 'peername', 'sockname', 'socket', 'service', 'connection_id'; else `default`.
 
         The addresses are as the socket module gives them. The peer's stays known after the end.
+        Behind a proxy that speaks the PROXY protocol, 'peername' is the real client; then there
+        are 'proxy_peername' (the proxy), 'proxy_sockname' (the address that the client connected
+        to) and 'proxy_tlvs' (a dict of bytes by type).
         """
         if name == "peername":
             return descriptor.unpack_peer(self._peer)
@@ -248,7 +251,7 @@ class Transport(Traveller):
             return self._service.name
         if name == "connection_id":
             return self.id
-        return default
+        return self._service.facts.get(self, {}).get(name, default)
 
     def start_tls(self, on_secured: Callable[[], object] | None = None) -> None:
         """Begin TLS on a connection that is plain so far: see Plain in handshake.py."""

@@ -108,6 +108,7 @@ class Traveller:
             self.bytes_out,
             b"" if self._out is None else bytes(self._out),
             state,
+            self._service.facts.get(self, {}),  # type: ignore[call-overload]
         )
         self._park()
         self._state = FROZEN
@@ -188,3 +189,8 @@ def peer_of(frozen: Frozen) -> Any:
     if not isinstance(peer, list):
         return peer
     return os.fsdecode(peer[0]) if len(peer) == 1 else tuple(peer)
+
+
+def facts_of(frozen: Frozen) -> dict[str, Any]:
+    """What `get_extra_info` tells beside the transport's own; tuples travel as lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in frozen.facts.items()}

@@ -192,6 +192,7 @@ class Connection:
             "socket": self.request,
             "service": self.service.name,
             "connection_id": self.id,
+            **self.service.facts.get(self, {}),  # type: ignore[call-overload]
         }
         return facts.get(name, default)
 

@@ -38,6 +38,7 @@ from epolld.scoreboard import Column
 from epolld.worker import boot
 from epolld.worker.admission import Admission
 from epolld.worker.inspection import Inspector
+from epolld.worker.limits import Limits
 from epolld.worker.runtimes import Runtimes
 
 log = logging.getLogger("epolld.worker")
@@ -104,6 +105,8 @@ class Worker:
         self._receiver = Receiver(self._loop)
         self._donor: Donor | None = None  # when draining
         self._farewell = Farewell(self._loop, 0.0)
+        self._has_entrances = False  # a service has, so connections may come late
+        self._drained_at = float("inf")  # when it began to, in the loop's time
         self._deadline = 0.0  # of the drain, by the monotonic clock
         self._state = State.BOOTING
         place = (self._slot, os.getpid(), assignment.generation.number)
@@ -115,7 +118,9 @@ class Worker:
         self._enter(State.BOOTING)
         boot.become(self._assignment)
         handlers = boot.import_services(self._assignment.generation.loaded)
-        by_name = {}
+        limits = Limits(self._loop, self._assignment)
+        by_name: dict[str, Service] = {}
+        openers = {}
         ids = itertools.count(os.getpid() << 32)  # so that an id is unique over all workers
         for settings in self._config.services:
             service = self._runtimes.make_service(
@@ -128,10 +133,12 @@ class Worker:
                 service.speak_tls(boot.tls_server(self._loop, settings, self._assignment))
             self._services.append(service)
             by_name[settings.name] = service
+            openers[settings.name] = limits.protect(service, settings)
+            self._has_entrances |= openers[settings.name] is not service
         for listener in self._assignment.generation.listeners:
             service = by_name[listener.service.name]
             service.on_listener(listener.sock)
-            self._gate.add(listener.sock, service)
+            self._gate.add(listener.sock, service, openers[service.name])
         self._receiver.services = by_name
         self._loop.register(self._channel.fileno(), select.EPOLLIN, self._on_channel)
         self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)
@@ -240,6 +247,7 @@ class Worker:
         moving = [s for s in self._services if heirs and s.name in movable]
         if self._state is not State.DRAINING:
             self._admission.stop()
+            self._drained_at = self._loop.now
             self._enter(State.DRAINING)
             self._receiver.close()
             self._farewell = Farewell(self._loop, spread)
@@ -324,6 +332,13 @@ class Worker:
         else:
             self._runtimes.stop()
 
+    def _take_leave_of_latecomers(self) -> None:
+        """Those whose PROXY header came when all others were on the move already."""
+        for service in self._services:
+            for transport in service.transports:
+                if transport.opened >= self._drained_at:
+                    self._farewell.add(transport)
+
     def _tick(self) -> None:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""
         self._loop.call_later(TICK, self._tick)
@@ -331,6 +346,8 @@ class Worker:
         self._heartbeats[row] = time.monotonic_ns()
         self._accepted[row] = sum(service.accepted for service in self._services)
         self._admission.tick()
+        if self._has_entrances and self._state is State.DRAINING:
+            self._take_leave_of_latecomers()
 
     def _enter(self, state: State) -> None:
         self._state = state

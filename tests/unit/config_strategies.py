@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from epolld.address import Address, FdAddress, TcpAddress, UnixAddress
 from epolld.config import Config, Logging, Master, Service, Workers
+from epolld.config.guard import MAX_RATE, AccessRule, Limits, Rlimits
 from epolld.config.schema import MAX_INT, MAX_WORKERS
 from epolld.config.tls import MAX_HANDSHAKES, Certificate, Tls
+from epolld.networks import parse_network
 
 printable = st.text(
     st.characters(exclude_categories=("Cs",), min_codepoint=0x20).filter(lambda c: c != "\x7f"),
@@ -65,6 +67,39 @@ tls_settings = st.fixed_dictionaries(
 )
 clients = st.just({}) | st.fixed_dictionaries({"client_certificates": asked, "ca": paths})
 tls = st.builds(lambda own, theirs: Tls(**own, **theirs), tls_settings, clients)
+networks = st.sampled_from(["all", "unix", "10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::"]).map(
+    parse_network
+)
+access = st.lists(
+    networks.map(lambda n: AccessRule(allow=n)) | networks.map(lambda n: AccessRule(deny=n)),
+    max_size=3,
+).map(tuple)
+sizes = st.integers(0, 2**40)
+limits = st.builds(
+    Limits,
+    connections=st.integers(0, MAX_INT),
+    client_connections=st.integers(0, MAX_INT),
+    client_rate=st.integers(0, MAX_RATE),
+    refusal=maybe() | st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=9),
+    write_buffer=sizes,
+    write_buffer_soft=sizes,
+    write_buffer_soft_time=durations.filter(bool),
+)
+rlimits = st.builds(
+    Rlimits,
+    address_space=maybe() | sizes,
+    core=maybe() | sizes,
+    file_size=maybe() | sizes,
+    open_files=maybe() | st.integers(16, MAX_INT),
+    processes=maybe() | st.integers(0, MAX_INT),
+)
+proxying = st.just({}) | st.fixed_dictionaries(
+    {
+        "proxy_protocol": st.just("required"),
+        "proxy_trusted": st.lists(networks, min_size=1, max_size=2).map(tuple),
+        "proxy_timeout": durations.filter(bool),
+    }
+)
 
 
 @st.composite
@@ -85,6 +120,13 @@ def configs(draw: st.DrawFn) -> Config:
             reuseport=draw(st.booleans()),
             v6only=draw(st.booleans()),
             tls=draw(maybe() | tls),
+            access=draw(access),
+            first_byte_timeout=draw(durations),
+            message_timeout=draw(durations),
+            write_timeout=draw(durations),
+            max_age=draw(durations),
+            limits=draw(limits),
+            **draw(proxying),
         )
         for index, name in enumerate(used)
     )
@@ -97,6 +139,9 @@ def configs(draw: st.DrawFn) -> Config:
             runtime_directory=draw(maybe() | paths),
             working_directory=draw(maybe() | paths),
             title=draw(printable),
+            no_new_privs=draw(st.booleans()),
+            chroot=draw(maybe() | paths),
+            capabilities=draw(st.sampled_from([(), ("CAP_NET_RAW",), ("CAP_CHOWN", "CAP_KILL")])),
         ),
         Workers(
             count=draw(st.just("auto") | st.integers(1, MAX_WORKERS)),
@@ -104,6 +149,9 @@ def configs(draw: st.DrawFn) -> Config:
             boot_timeout=draw(durations.filter(bool)),
             stuck_timeout=draw(durations),
             max_connections=draw(counts),
+            max_buffered=draw(sizes),
+            max_lag=draw(durations),
+            rlimits=draw(rlimits),
         ),
         services,
         Logging(
