@@ -67,7 +67,9 @@ def sample(kind: type[Message]) -> Message:
     return kind(**{f.name: SAMPLES[kind.__annotations__[f.name]] for f in fields(kind)})
 
 
-@pytest.mark.parametrize("message", [sample(kind) for kind in Message.__subclasses__()], ids=repr)
+@pytest.mark.parametrize(
+    "message", [sample(kind) for kind in Message.__subclasses__()], ids=lambda m: type(m).__name__
+)
 def test_every_message_travels_both_ways(ends, message) -> None:
     for source, target in (ends, ends[::-1]):
         assert source.send(message)
