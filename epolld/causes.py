@@ -54,3 +54,14 @@ REFUSALS = (
 
 # Those of ENDS that are a time limit.
 TIMEOUTS = tuple(cause for cause in ENDS if cause.endswith("_timeout") or cause == "max_age")
+
+# Why a worker had to be replaced.
+RESTARTS = (
+    OTHER,
+    "exit",  # it left by itself
+    "signal",  # it crashed, or somebody killed it
+    "stuck",  # workers.stuck_timeout
+    "killed",  # it did not do in time what it was told
+    "boot_failed",
+    "recycled",  # workers.recycle_age, recycle_connections, recycle_memory
+)

@@ -124,13 +124,29 @@ def _print_config(path: str, overrides: Overrides) -> int:
     return ExitCode.OK
 
 
+def _load(path: str, overrides: Overrides) -> Loaded:
+    """The configuration, if what it asks for is installed; raises ConfigError."""
+    from epolld.config import load
+
+    loaded = load(path, overrides)
+    if loaded.config.metrics.bind:
+        import importlib.util
+
+        if importlib.util.find_spec("prometheus_client") is None:
+            message = (
+                "needs prometheus-client, which is not installed; "
+                f"run: {sys.executable} -m pip install 'epolld[metrics]'"
+            )
+            raise ConfigError([loaded.problem("metrics.bind", message)])
+    return loaded
+
+
 def _check(path: str, overrides: Overrides) -> int:
     """Validate everything that a start would find out, short of binding."""
-    from epolld.config import load
     from epolld.errors import PrivilegeError
 
     try:
-        loaded = load(path, overrides)
+        loaded = _load(path, overrides)
         if loaded.config.master.working_directory:
             os.chdir(loaded.config.master.working_directory)  # where modules are looked for
         problems = _check_services(loaded) + _check_certificates(loaded)
@@ -238,7 +254,8 @@ def _open_control(directory: str, group: int | None) -> ControlSocket:
 def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     """Be the daemon. In this order: read, bind, detach, write the pid file, fork."""
     from epolld import log as logs
-    from epolld.config import load
+    from epolld.config import listening
+    from epolld.exporter import main as exporter
     from epolld.host import daemon, limits, runtimedir, systemd
     from epolld.host.generation import Generation, open_tls
     from epolld.host.listeners import Inherited, open_listeners
@@ -251,11 +268,11 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     os.environ.pop(upgrade.VARIABLE, None)
     daemon.fill_standard_descriptors()
     try:
-        loaded = load(path, overrides) if saved is None else upgrade.restore_config(saved)
+        loaded = _load(path, overrides) if saved is None else upgrade.restore_config(saved)
     except ConfigError:
         if saved is None:
             raise
-        loaded = load(path, overrides)  # the one in force has settings that we do not know
+        loaded = _load(path, overrides)  # the one in force has settings that we do not know
     settings, logging = loaded.config.master, loaded.config.logging
     logs.configure(logging.level, logging.target, logging.format, logging.file)
     os.umask(settings.umask)
@@ -279,7 +296,7 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     else:
         tls = open_tls(loaded)
         inherited = Inherited(systemd.listen_fds(os.environ, os.getpid()))
-        listeners = open_listeners(loaded.config.services, {}, inherited)
+        listeners = open_listeners(listening(loaded.config), {}, inherited)
         first = Generation(1, loaded, listeners, identity, tls)
         directory = runtimedir.find(settings.runtime_directory, os.environ, os.geteuid())
         runtimedir.prepare(directory, control_group)
@@ -303,7 +320,9 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
         if saved is None:
             pidfile.acquire()
             control = _open_control(directory, control_group)
-        master = Master(lambda: load(path, overrides), first, inherited, worker.main)
+        master = Master(
+            lambda: _load(path, overrides), first, inherited, worker.main, exporter.main
+        )
         place = None if control is None else (control, control_group)
         return master.run(pidfile, notifier, interval, origin, place, on_started)
     except EpolldError as error:

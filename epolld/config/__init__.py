@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from epolld.config.loader import Loaded, load, loads
 from epolld.config.overrides import Overrides
-from epolld.config.schema import Config, Logging, Master, Service, Workers, worker_count
+from epolld.config.schema import (
+    METRICS,
+    Config,
+    Logging,
+    Master,
+    Service,
+    Workers,
+    listening,
+    worker_count,
+)
 
 if TYPE_CHECKING:
     from epolld.config.comparison import changes, movable_services, needs_restart
@@ -27,6 +36,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "METRICS",
     "Config",
     "Loaded",
     "Logging",
@@ -37,6 +47,7 @@ __all__ = [
     "changes",
     "hide_secrets",
     "json_schema",
+    "listening",
     "load",
     "loads",
     "movable_services",

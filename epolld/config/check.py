@@ -26,7 +26,7 @@ from epolld.config.kinds import (
     suggest,
 )
 from epolld.config.marks import Mapping, Node, Place, Scalar, Sequence
-from epolld.config.schema import NAME, Bind, Config, Logging, Service
+from epolld.config.schema import NAME, Bind, Config, Logging, Metrics, Service
 from epolld.config.tls import Tls
 
 _LISTING = Listing.expects
@@ -131,6 +131,16 @@ class _Checker:
             place = keys["proxy_protocol"].place
             message = "missing; add the proxies' networks, such as proxy_trusted: 10.0.0.0/24"
             self.fail(place, join(path, "proxy_trusted"), message)
+        if isinstance(built, Metrics):
+            for address in built.bind:
+                if not _is_local(address):
+                    self.fail(
+                        keys["bind"].place,
+                        join(path, "bind"),
+                        f"{address} can be reached from outside, and figures are not for "
+                        "everybody; write a loopback address such as 127.0.0.1:9188, or "
+                        "unix:/path, and put a proxy in front of it",
+                    )
         return built
 
     def client_certificates(self, tls: Tls, keys: dict[str, Scalar], path: str) -> None:
@@ -192,6 +202,8 @@ class _Checker:
             self.seen_services = not is_null(node) and getattr(node, "items", True) != []
             return self.services(node, path)
         if isinstance(kind, Binds):
+            if not field.required and (is_null(node) or getattr(node, "items", True) == []):
+                return field.default
             return self.binds(node, key, path)
         if isinstance(kind, Mappings):
             return tuple(self.struct(kind.struct, item, at) for item, at in _items(node, path))
@@ -340,6 +352,13 @@ def _items(node: Node, path: str) -> list[tuple[Node, str]]:
     if isinstance(node, Sequence):
         return [(item, join(path, str(index))) for index, item in enumerate(node.items)]
     return [] if is_null(node) else [(node, path)]
+
+
+def _is_local(address: Address) -> bool:
+    """Whether only this machine can reach it."""
+    if isinstance(address, TcpAddress):
+        return address.host in ("localhost", "::1") or address.host.startswith("127.")
+    return isinstance(address, UnixAddress)
 
 
 def _missing(field: Field) -> str:

@@ -52,7 +52,7 @@ def _struct(struct: type[msgspec.Struct]) -> dict[str, Any]:
 def _field(field: Field) -> dict[str, Any]:
     """One setting, with its description and default."""
     schema = _value(field)
-    if field.optional or (isinstance(field.kind, (Section, Options)) and not field.required):
+    if field.optional or (isinstance(field.kind, Section | Options) and not field.required):
         schema = {"anyOf": [schema, {"type": "null"}]}  # nothing after the colon
     described = {"description": field.text, **schema}
     if not field.required and field.default is not None and not isinstance(field.kind, Section):
@@ -67,7 +67,8 @@ def _value(field: Field) -> dict[str, Any]:
         return {"type": "array", "minItems": 1, "items": _struct(kind.struct)}
     if isinstance(kind, Binds):
         one = {"anyOf": [_address(), _struct(Bind)]}
-        return {"anyOf": [*one["anyOf"], {"type": "array", "minItems": 1, "items": one}]}
+        least = 1 if field.required else 0
+        return {"anyOf": [*one["anyOf"], {"type": "array", "minItems": least, "items": one}]}
     if isinstance(kind, Mappings):
         struct = _struct(kind.struct)
         return {"anyOf": [struct, {"type": "array", "items": struct}]}

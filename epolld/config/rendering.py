@@ -27,7 +27,7 @@ def show(field: Field, value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(field.kind, Binds):
-        return ", ".join(_show_address(address) for address in value)
+        return ", ".join(_show_address(address) for address in value) or "[]"
     if isinstance(field.kind, Options):
         return _flow(value)
     if isinstance(field.kind, Mappings):
@@ -44,6 +44,8 @@ def _struct_lines(struct: msgspec.Struct, indent: str) -> Iterator[str]:
             yield f"{indent}{field.name}: {show(field, value)}"
         elif isinstance(kind, Listing):
             yield from _list_lines(field.name, value, indent)
+        elif isinstance(kind, Binds) and not value:
+            yield f"{indent}{field.name}: []"
         elif isinstance(kind, Binds):
             yield f"{indent}{field.name}:"
             for address in value:

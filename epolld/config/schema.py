@@ -407,6 +407,19 @@ class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "text"
 
 
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Figures for Prometheus, by a process of its own; needs the extra `epolld[metrics]`."""
+
+    bind: Annotated[
+        tuple[Address, ...],
+        Setting(
+            Binds(Bind),
+            "Where to answer /metrics, /healthz and /readyz: loopback addresses or Unix sockets, "
+            "such as 127.0.0.1:9188. Without it: nowhere.",
+        ),
+    ] = ()
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole configuration. Immutable: a reload replaces it."""
 
@@ -417,6 +430,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Setting(Listing(Service), "What is served: any number of services, at least one."),
     ] = ()
     logging: Annotated[Logging, Setting(Section(Logging), Logging.__doc__ or "")] = Logging()
+    metrics: Annotated[Metrics, Setting(Section(Metrics), Metrics.__doc__ or "")] = Metrics()
+
+
+# What the exporter's listeners belong to; no service of the configuration can have this name.
+METRICS = "epolld.metrics"
+
+
+def listening(config: Config) -> tuple[Service, ...]:
+    """All that listens: the services, and the exporter as if it were one."""
+    if not config.metrics.bind:
+        return config.services
+    exporter = Service(name=METRICS, protocol=METRICS, bind=config.metrics.bind, backlog=128)
+    return (*config.services, exporter)
 
 
 def worker_count(workers: Workers) -> int:

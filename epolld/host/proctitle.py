@@ -12,6 +12,11 @@ def worker_title(title: str, slot: int, generation: int, state: str = "") -> str
     return f"{title}: worker {slot} gen {generation}{suffix}"
 
 
+def exporter_title(title: str) -> str:
+    """The exporter's line in `ps`: `epolld: exporter`."""
+    return f"{title}: exporter"
+
+
 def set_title(text: str) -> None:
     """Show `text` as this process's command line."""
     # Imported here: it remembers argv's memory at import, and --check or --schema need none of it.

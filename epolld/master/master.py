@@ -16,19 +16,22 @@ from collections.abc import Callable
 from epolld import __version__
 from epolld import log as logs
 from epolld.channel import AnyAnswer
-from epolld.config import Loaded
+from epolld.config import METRICS, Loaded
 from epolld.errors import ExitCode
 from epolld.host import proctitle
 from epolld.host.controlsocket import ControlSocket
-from epolld.host.generation import Generation, WorkerMain
+from epolld.host.generation import Assignment, Generation, WorkerMain
 from epolld.host.listeners import STORE_PREFIX, Inherited
 from epolld.host.pidfile import PidFile
 from epolld.host.signals import SignalQueue, blocked, sent_by_terminal
 from epolld.host.systemd import Notifier
+from epolld.ledger import MasterState
 from epolld.master import upgrade, watchdog
 from epolld.master.commands import Commands
 from epolld.master.control import ControlServer, Session
 from epolld.master.enquiry import Enquiries
+from epolld.master.exporter import Exporter
+from epolld.master.facts import Facts, restart_cause
 from epolld.master.pool import Pool, State, WorkerHandle
 from epolld.master.reload import Reloads, Waiter
 from epolld.master.staff import Staff
@@ -49,6 +52,7 @@ class Master:
         first: Generation,
         inherited: Inherited,
         worker_main: WorkerMain,
+        exporter_main: WorkerMain,
     ) -> None:
         self._inherited = inherited
         self._first = first
@@ -59,6 +63,15 @@ class Master:
         self._pool = Pool(self._loop, self._signals, worker_main, self, self._close_in_child)
         nothing = Generation(0, first.loaded, (), first.identity)
         self._staff = Staff(self._loop, self._pool, nothing)
+        self._facts = Facts(self._pool)
+        self._staff.on_recycle = lambda: self._facts.restarted("recycled")
+        self._exporter = Exporter(
+            self._loop,
+            self._pool,
+            exporter_main,
+            self._facts.exporter_restarted,
+            self._stop_when_alone,
+        )
         self._reloads = Reloads(
             self._pool, self._staff, inherited, reload_config, self._on_first_start
         )
@@ -67,6 +80,7 @@ class Master:
             self._loop, self._pool, self._staff, self._reloads, self._enquiries, self
         )
         self._control = ControlServer(self._loop, self._commands.handle)
+        self._reloads.on_ended = self._on_reload_ended
         self._trial = 0  # pid of the trial run of an upgrade, while it is under way
         self._exit_code = ExitCode.OK
         self._on_started: Callable[[str, int], None] = lambda reason, code: None
@@ -124,8 +138,11 @@ class Master:
                 log.warning("the inherited socket %r is used by no service", name)
         if control is not None:
             self._control.open(*control)
+        self._facts.started()
+        self._say()
         gc.collect()  # what is garbage now would be kept for ever by the freeze before a fork
         if origin.saved is None:
+            self._exporter.put_in_force(self._first)  # which says that the daemon is not ready yet
             self._reloads.start(self._first)
         else:
             self._take_over(origin.saved)
@@ -134,7 +151,8 @@ class Master:
             self._feed_watchdog(watchdog_interval)
         self._loop.call_later(DAY, self._look_at_certificates)
         self._loop.run()
-        self._remove_listeners()
+        for listener in self._generation.listeners:
+            listener.remove()
         self._control.close()
         self._signals.close()
         return self._exit_code
@@ -154,7 +172,14 @@ class Master:
             self._exit_code = ExitCode(exit_code)
             self._staff.stopping = True
         self._on_started(reason, exit_code)
+        self._say()
         self._stop_when_alone()
+
+    def _on_reload_ended(self, done: bool) -> None:
+        self._facts.reload_ended(done)
+        self._say()
+        if done:
+            self._exporter.put_in_force(self._generation)
 
     def stop_gracefully(self) -> None:
         """TERM, QUIT: accept no more, leave when all connections have ended or at the deadline."""
@@ -181,14 +206,22 @@ class Master:
             self._reloads.cancel("told to stop before it was ready")
             self._end_trial()
             self._remove_listeners()
+            self._say()
 
     def _remove_listeners(self) -> None:
-        """Close our copies: once the workers have closed theirs, new clients are refused."""
+        """Close our copies: once the workers have closed theirs, new clients are refused.
+
+        The exporter answers until the end.
+        """
         for listener in self._generation.listeners:
-            listener.remove()
+            if listener.service.name != METRICS:
+                listener.remove()
 
     def _stop_when_alone(self) -> None:
         if self._staff.stopping and not len(self._pool) and not self._trial:
+            self._exporter.stop()
+            if len(self._exporter):
+                return
             log.info("stopped")
             self._loop.stop()
 
@@ -208,8 +241,9 @@ class Master:
         """
         if self._staff.stopping or self._reloads.in_progress():
             return "a start, reload or stop is in progress"
-        log.info("suspended: HUP resumes")
         self._staff.suspend()
+        self._say()
+        log.info("suspended: HUP resumes")
         self._notifier.status(self._reloads.status())
         return ""
 
@@ -219,6 +253,7 @@ class Master:
             return "not suspended"
         log.info("resumed")
         self._staff.resume()
+        self._say()
         self._notifier.status(self._reloads.status())
         return ""
 
@@ -247,6 +282,7 @@ class Master:
             and before is not State.DRAINING
             and not worker.dismissed
         ):
+            self._facts.restarted(restart_cause(worker, how))
             self._staff.on_death(worker)
         self._stop_when_alone()
         self._reloads.request_pending()
@@ -258,6 +294,7 @@ class Master:
         fd = logs.reopen()
         if fd is not None:
             self._pool.hand_log(fd)
+            self._exporter.hand_log(fd)
             log.info("log file reopened")
 
     # -- upgrade in place --------------------------------------------------------------------------
@@ -282,7 +319,8 @@ class Master:
         log.info("upgrade: trial run of %s", self._origin.program())
         deadline = self._loop.call_later(upgrade.TRIAL_TIMEOUT, self._end_trial)
 
-        def ended(code: int) -> None:
+        def ended(status: int) -> None:
+            code = os.waitstatus_to_exitcode(status)
             self._trial = 0
             deadline.cancel()
             self._stop_when_alone()
@@ -366,6 +404,10 @@ class Master:
             __version__,
             len(self._pool),
         )
+        self._facts.started()
+        self._facts.upgraded()
+        self._say()
+        self._exporter.put_in_force(self._generation)
         self._pool.reap()
         waiters = [self._commands.await_outcome(each) for each in self._adopt_clients(saved)]
         if saved.suspended:
@@ -390,6 +432,7 @@ class Master:
         self._pool.look_for_stuck(self._loop.now)
         if not self._reloads.in_progress() and not self._staff.stopping:
             self._staff.look()
+            self._say()
             self._notifier.status(self._reloads.status())
         self._loop.call_later(watchdog.LOOK, self._look)
 
@@ -399,18 +442,37 @@ class Master:
             log.warning("%s", ending)
         self._loop.call_later(DAY, self._look_at_certificates)
 
+    def _say(self) -> None:
+        """Tell the exporter how it stands."""
+        if self._staff.stopping:
+            state = MasterState.STOPPING
+        elif self._staff.suspended:
+            state = MasterState.SUSPENDED
+        else:
+            state = MasterState.SERVING if self._generation.number else MasterState.STARTING
+        wanted = self._staff.wanted(self._generation)
+        self._facts.say(state, self._generation.number, wanted)
+        if self._generation.config.metrics.bind and not self._staff.stopping:
+            self._facts.look_at_listeners(self._generation.listeners)
+
     def _feed_watchdog(self, interval: float) -> None:
         """Tell systemd that this loop turns."""
         self._notifier.watchdog()
         self._loop.call_later(interval, lambda: self._feed_watchdog(interval))
 
-    def _close_in_child(self, generation: Generation) -> None:
-        """In a worker: close all that is the master's and that `generation` does not need."""
+    def _close_in_child(self, assignment: Assignment) -> None:
+        """In a child: close all that is the master's and that it does not need."""
         if self._pidfile is not None:
             self._pidfile.close()
         self._control.close_in_child()
-        needed = {listener.sock for listener in generation.listeners}
-        known = filter(None, (self._generation, self._reloads.coming()))
+        self._exporter.close_in_child()
+        is_exporter = assignment.row < 0
+        needed = {
+            listener.sock
+            for listener in assignment.generation.listeners
+            if (listener.service.name == METRICS) is is_exporter
+        }
+        known = filter(None, (assignment.generation, self._generation, self._reloads.coming()))
         for each in known:
             for listener in each.listeners:
                 if listener.sock not in needed:

@@ -27,7 +27,18 @@ TCP_INFO_WORDS = struct.Struct("8x7I")
 UNACKED, SACKED = 4, 5
 
 # Columns of the scoreboard that are told under a name and in a unit of their own.
-KNOWN = {Column.PID, Column.HEARTBEAT, Column.LIVE, Column.ACCEPTED, Column.BALANCE}
+KNOWN = {
+    Column.PID,
+    Column.HEARTBEAT,
+    Column.LIVE,
+    Column.ACCEPTED,
+    Column.BALANCE,
+    Column.SLOT,
+    Column.GENERATION,
+    Column.STATE,
+    Column.LAG,
+    Column.LAG_MAX,
+}
 
 
 def process_facts(pid: int) -> dict[str, Any]:
@@ -87,6 +98,8 @@ def worker_facts(pool: Pool, worker: WorkerHandle, now: float) -> dict[str, Any]
         "silent": round(worker.silence.seconds, 2),
         "connections": board.column(Column.LIVE)[row],
         "accepted": board.column(Column.ACCEPTED)[row],
+        "lag": board.column(Column.LAG)[row] / 1e9,
+        "lag_max": board.column(Column.LAG_MAX)[row] / 1e9,
         "accepting": board.column(Column.BALANCE)[row] != NOT_ACCEPTING,
         **process_facts(worker.pid),
     }

@@ -129,7 +129,7 @@ class Pool:
         signals: SignalQueue,
         worker_main: WorkerMain,
         events: Events,
-        close_in_child: Callable[[Generation], None],
+        close_in_child: Callable[[Assignment], None],
     ) -> None:
         self._loop = loop
         self._signals = signals
@@ -139,7 +139,8 @@ class Pool:
         self._by_pid: dict[int, WorkerHandle] = {}
         self.scoreboard = Scoreboard()
         self.clients: ClientCounts | None = None  # made when the first generation needs it
-        self._others: dict[int, Callable[[int], object]] = {}  # children that are no workers
+        # Children that are no workers, and who wants to know the status they end with.
+        self._others: dict[int, Callable[[int], object]] = {}
 
     def __len__(self) -> int:
         return len(self._by_pid)
@@ -157,7 +158,8 @@ class Pool:
         """Fork a worker. It has boot_timeout to become ready. Raises OSError (EAGAIN)."""
         if self.clients is None and generation.counts_clients():
             self.clients = ClientCounts(self.scoreboard.rows)
-        row = self.scoreboard.take_row(os.getpid())
+        self._enlist(generation)
+        row = self.scoreboard.take_row(os.getpid(), slot, generation.number)
         ours, theirs = Channel.pair()
         gc.freeze()  # what the child inherits, its collector shall not touch: it would copy pages
         try:
@@ -165,9 +167,9 @@ class Pool:
                 pid = os.fork()
                 if pid == 0:
                     ours.close()
-                    self._live_as_worker(
-                        Assignment(slot, row, generation, theirs, self.scoreboard, self.clients)
-                    )
+                    board = self.scoreboard
+                    assignment = Assignment(slot, row, generation, theirs, board, self.clients)
+                    self.live_as_child(assignment, self._worker_main, f"worker {slot}")
         except OSError:
             self.scoreboard.clear(row)
             ours.close()
@@ -217,10 +219,16 @@ class Pool:
             worker, patience + KILL_AFTER_DRAIN, f"still there after {patience:g}s of draining"
         )
 
-    def _live_as_worker(self, assignment: Assignment) -> NoReturn:
-        """In the child: give back all that is the master's, then live and exit.
+    def _enlist(self, generation: Generation) -> None:
+        """Give its services a place for their counters."""
+        wanted = [service.name for service in generation.config.services]
+        used = {each.name for worker in self for each in worker.generation.config.services}
+        self.scoreboard.enlist(wanted, used | set(wanted))
 
-        Signals stay blocked until the worker has handlers of its own.
+    def live_as_child(self, assignment: Assignment, main: WorkerMain, name: str) -> NoReturn:
+        """In a forked child: give back all that is the master's, then live and exit.
+
+        Signals stay blocked until the child has handlers of its own.
         """
         status = ExitCode.BOOT_FAILED
         try:
@@ -232,10 +240,10 @@ class Pool:
             for sibling in self:
                 sibling.channel.close()
                 os.close(sibling.pidfd)
-            self._close_in_child(assignment.generation)
-            status = ExitCode(self._worker_main(assignment))
+            self._close_in_child(assignment)
+            status = ExitCode(main(assignment))
         except BaseException:
-            log.critical("worker %d failed", assignment.slot, exc_info=True)
+            log.critical("%s failed", name, exc_info=True)
         finally:
             # Not sys.exit: the master's stack must not be unwound, nor its exit handlers be run.
             with contextlib.suppress(Exception):
@@ -389,23 +397,23 @@ class Pool:
         """Collect every child that has ended; as PID 1 of a container, strangers' orphans too."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid in self._by_pid:
-                self._bury(self._by_pid[pid], status)
+                self._bury(self._by_pid[pid], status, usage.ru_utime + usage.ru_stime)
             elif pid in self._others:
-                self._others.pop(pid)(os.waitstatus_to_exitcode(status))
+                self._others.pop(pid)(status)
             else:
                 log.debug("reaped process %d, which is no child of ours", pid)
 
     def expect(self, pid: int, on_exit: Callable[[int], object]) -> None:
-        """Call `on_exit(exit code)` when the child `pid`, which is no worker, has ended."""
+        """Call `on_exit(wait status)` when the child `pid`, which is no worker, has ended."""
         self._others[pid] = on_exit
 
-    def _bury(self, worker: WorkerHandle, status: int) -> None:
+    def _bury(self, worker: WorkerHandle, status: int, cpu: float) -> None:
         """A worker has ended: hear its last words, free what it had, tell."""
         self._listen(worker)
         before = worker.state
@@ -416,7 +424,7 @@ class Pool:
         self._loop.unregister(worker.channel.fileno())
         os.close(worker.pidfd)
         worker.channel.close()
-        self.scoreboard.clear(worker.row)
+        self.scoreboard.bury(worker.row, cpu)
         if self.clients is not None:
             self.clients.clear(worker.row)
         self._events.on_gone(worker, before, describe_exit(status))

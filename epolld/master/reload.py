@@ -112,6 +112,7 @@ class Reloads:
         on_started: Callable[[str, int], None],
     ) -> None:
         self.notifier = Notifier(None)
+        self.on_ended: Callable[[bool], object] = lambda done: None  # a reload worked, or not
         self.last_number = 1  # of a generation
         self._pool = pool
         self._staff = staff
@@ -164,7 +165,7 @@ class Reloads:
             loaded = self._read_config()
             tls = open_tls(loaded)
             held = {listener.key: listener for listener in old.listeners}
-            listeners = open_listeners(loaded.config.services, held, self._inherited)
+            listeners = open_listeners(configs.listening(loaded.config), held, self._inherited)
         except EpolldError as error:
             self._failed(str(error), error.exit_code)
             return
@@ -264,6 +265,7 @@ class Reloads:
         self._trouble = ""
         _configure_logs(generation)
         self._swap(generation)
+        self.on_ended(True)
         count = self._staff.wanted(generation)
         log.info("reload done: generation %d, %d workers", generation.number, count)
         self.notifier.ready(self.status())
@@ -312,6 +314,7 @@ class Reloads:
         self._tell(outcome)
 
     def _failed(self, reason: str, exit_code: int) -> None:
+        self.on_ended(False)
         for line in reason.splitlines():
             log.error("%s", line)
         first = reason.splitlines()[0] if reason else "unknown"

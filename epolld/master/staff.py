@@ -8,6 +8,7 @@ which generation is in force.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from epolld import config as configs
 from epolld.config import worker_count
@@ -30,6 +31,7 @@ class Staff:
         self.extra = 0  # workers wanted beyond the configured number: TTIN less TTOU
         self.suspended = False  # all have left, and none is wanted for now
         self.stopping = False  # all are leaving, for good
+        self.on_recycle: Callable[[], object] = lambda: None
         self._loop = loop
         self._pool = pool
         self._backoffs: dict[int, Backoff] = {}  # by slot
@@ -177,6 +179,7 @@ class Staff:
             reason = reason_to_recycle(facts, limits, worker.jitter)
             if reason and worker.state is State.READY:
                 log.info("%s %s: recycling it", worker, reason)
+                self.on_recycle()
                 self._start(worker.slot)
                 return
 

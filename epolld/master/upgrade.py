@@ -197,7 +197,7 @@ def restore_generation(
     tls: dict[str, Any],
 ) -> Generation:
     """The generation in force, its listeners open as ever."""
-    services = {service.name: service for service in loaded.config.services}
+    services = {service.name: service for service in configs.listening(loaded.config)}
     listeners = []
     for saved in state.listeners:
         service = services.get(saved.service)

@@ -54,6 +54,8 @@ class Service:
         self.accepted = 0  # connections ever opened
         self.closed: dict[str, int] = {}  # ends, by cause; "moved" to another worker is one
         self.refused: dict[str, int] = {}  # connections that were not served, by cause
+        self.adopted = 0  # connections that came from another worker
+        self.bytes_in = self.bytes_out = 0  # of connections that have ended; see Counting
         self.protocol_type: type | None = None  # of the protocols that the factory makes
         self.postponed: dict[object, list[Callable[[], object]]] = {}  # calls on frozen transports
         self.tls: TlsServer | None = None
@@ -113,6 +115,9 @@ class Service:
         if transport is not None:
             if frozen.facts:
                 self.facts[transport] = facts_of(frozen)
+            self.adopted += 1
+            self.bytes_in -= frozen.bytes_in  # counted where it comes from
+            self.bytes_out -= frozen.bytes_out
             self._begin(transport, frozen.silent)
             transport.thaw(frozen)
             if self.guard is not None:
@@ -164,6 +169,8 @@ class Service:
     def _end(self, transport: Transport) -> None:
         """Count it no more."""
         self.live -= 1
+        self.bytes_in += transport.bytes_in
+        self.bytes_out += transport.bytes_out
         self._on_change(-1)
         if self._idle is not None:
             self._idle.end(transport)

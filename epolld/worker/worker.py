@@ -21,8 +21,9 @@ from types import FrameType
 
 from epolld import channel as words
 from epolld import log as logs
+from epolld import metrics
 from epolld.channel import ChannelClosed
-from epolld.config import worker_count
+from epolld.config import METRICS, worker_count
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Assignment
@@ -34,9 +35,10 @@ from epolld.net.linger import Linger
 from epolld.net.loop import EventLoop, descriptor_served
 from epolld.net.service import Service
 from epolld.net.transport import Transport
-from epolld.scoreboard import Column
+from epolld.scoreboard import Column, WorkerState
 from epolld.worker import boot
 from epolld.worker.admission import Admission
+from epolld.worker.counting import Counting
 from epolld.worker.inspection import Inspector
 from epolld.worker.limits import Limits
 from epolld.worker.runtimes import Runtimes
@@ -49,7 +51,7 @@ LAST_LOOK = 0.05  # seconds between two looks whether the last descriptor is clo
 
 
 class State(enum.Enum):
-    """A worker's life; it only goes forward."""
+    """A worker's life; it only goes forward. The value is its word in the process title."""
 
     BOOTING = "booting"
     WAITING = "waiting"  # ready, until the master says that all of its generation are
@@ -101,6 +103,7 @@ class Worker:
             self._config.workers.max_connections,
             only_one=worker_count(self._config.workers) == 1,
         )
+        self._counting = Counting(self._loop, assignment.scoreboard, assignment.row)
         self._services: list[Service] = []
         self._receiver = Receiver(self._loop)
         self._donor: Donor | None = None  # when draining
@@ -119,6 +122,7 @@ class Worker:
         boot.become(self._assignment)
         handlers = boot.import_services(self._assignment.generation.loaded)
         limits = Limits(self._loop, self._assignment)
+        metrics.bind(self._assignment.scoreboard.sheet(self._assignment.row))
         by_name: dict[str, Service] = {}
         openers = {}
         ids = itertools.count(os.getpid() << 32)  # so that an id is unique over all workers
@@ -132,10 +136,13 @@ class Worker:
             if settings.tls is not None:
                 service.speak_tls(boot.tls_server(self._loop, settings, self._assignment))
             self._services.append(service)
+            self._counting.add(service)
             by_name[settings.name] = service
             openers[settings.name] = limits.protect(service, settings)
             self._has_entrances |= openers[settings.name] is not service
         for listener in self._assignment.generation.listeners:
+            if listener.service.name == METRICS:
+                continue  # the exporter's
             service = by_name[listener.service.name]
             service.on_listener(listener.sock)
             self._gate.add(listener.sock, service, openers[service.name])
@@ -151,6 +158,7 @@ class Worker:
         """Serve until there is nothing left to serve."""
         self._runtimes.run()
         self._runtimes.close(min(max(LAST_LOOK, self._deadline - time.monotonic()), LAST_WORDS))
+        self._counting.publish()
 
     # -- what comes from outside -----------------------------------------------------------------
 
@@ -343,7 +351,9 @@ class Worker:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""
         self._loop.call_later(TICK, self._tick)
         row = self._assignment.row
-        self._heartbeats[row] = time.monotonic_ns()
+        now = time.monotonic_ns()
+        self._heartbeats[row] = now
+        self._counting.tick(now / 1e9, TICK)
         self._accepted[row] = sum(service.accepted for service in self._services)
         self._admission.tick()
         if self._has_entrances and self._state is State.DRAINING:
@@ -351,6 +361,8 @@ class Worker:
 
     def _enter(self, state: State) -> None:
         self._state = state
+        states = self._assignment.scoreboard.column(Column.STATE)
+        states[self._assignment.row] = WorkerState[state.name]
         generation = self._assignment.generation
         proctitle.set_title(
             proctitle.worker_title(

@@ -23,6 +23,8 @@ LEAVES = {
     "logline",
     "logsink",
     "causes",
+    "ledger",
+    "metrics",
     "scoreboard",
     "channel",
     "networks",
@@ -33,6 +35,9 @@ BUILT_ON = LEAVES | {"config", "host", "net"}
 # What each room may import besides itself. Leaves are rooms of one file.
 MAY_IMPORT = {
     **{leaf: {"errors"} for leaf in LEAVES},
+    "ledger": {"causes"},
+    "scoreboard": {"causes", "ledger"},
+    "metrics": {"ledger"},
     "log": {"errors", "logline", "logsink"},
     "logsink": {"errors", "logline"},
     "errors": set[str](),
@@ -45,7 +50,8 @@ MAY_IMPORT = {
     "master": BUILT_ON,
     "client": LEAVES,
     "testing": LEAVES | {"net"},  # of nobody's but the users' tests
-    "cli": BUILT_ON | {"runtime", "services", "worker", "master"},
+    "exporter": BUILT_ON,
+    "cli": BUILT_ON | {"runtime", "services", "worker", "master", "exporter"},
     "__main__": {"cli"},
     "__init__": {"net", "runtime"},  # the public names, for users
 }

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from epolld.scoreboard import NOT_ACCEPTING, ROWS, Column, Scoreboard
+from epolld import causes
+from epolld.ledger import END_WORD, SERVICES, Count, Declared, Kind, ProcessWord
+from epolld.scoreboard import NOT_ACCEPTING, ROWS, Column, ListenerFacts, Scoreboard
 
 
 def in_child(function) -> None:
@@ -111,3 +113,113 @@ def test_columns_do_not_overlap() -> None:
     for column in Column:
         assert board.column(column)[0] == column * 10
         assert board.column(column)[ROWS - 1] == column * 10 + 1
+
+
+# -- what is counted ---------------------------------------------------------------------------
+
+
+def count(board: Scoreboard, row: int, service: str, word: int, value: int) -> None:
+    board.sheet(row).service(board.service_index(service))[word] = value
+
+
+def test_a_buried_row_is_in_the_totals_of_its_slot() -> None:
+    board = Scoreboard(4)
+    board.enlist(["a", "b"], {"a", "b"})
+    for value in (5, 7):
+        row = board.take_row(1, slot=2, generation=1)
+        count(board, row, "b", Count.ACCEPTED, value)
+        count(board, row, "b", END_WORD["reset"], 1)
+        count(board, row, "b", Count.LIVE, 3)
+        board.bury(row, cpu=0.5)
+        assert board.sheet(row).service(1)[Count.ACCEPTED] == 0
+    totals = board.totals(2).service(board.service_index("b"))
+    assert totals[Count.ACCEPTED] == 12
+    assert totals[END_WORD["reset"]] == 2
+    assert totals[Count.LIVE] == 0  # those are gone
+    assert board.totals(2).process[ProcessWord.CPU] == 1_000_000
+    assert board.slots() == 3
+
+
+def test_the_sequence_tells_a_reader_that_numbers_are_moved() -> None:
+    board = Scoreboard(2)
+    before = board.sequence()
+    with board.moving():
+        assert board.sequence() % 2 == 1
+    assert board.sequence() % 2 == 0
+    assert board.sequence() != before
+
+
+def test_services_beyond_the_last_place_share_it() -> None:
+    board = Scoreboard(2)
+    names = [f"s{n}" for n in range(SERVICES + 5)]
+    board.enlist(names, names)
+    assert board.service_index("s0") == 0
+    assert board.service_index(names[-1]) == board.service_index("unheard") == SERVICES - 1
+    assert board.service_names()[-1] == "other"
+
+
+def test_a_new_service_takes_the_place_of_one_that_is_gone_and_counts_from_zero() -> None:
+    board = Scoreboard(2)
+    names = [f"s{n}" for n in range(SERVICES - 1)]
+    board.enlist(names, names)
+    row = board.take_row(1)
+    count(board, row, "s3", Count.ACCEPTED, 5)
+    board.bury(row)
+    board.enlist(["new"], {*names, "new"} - {"s3"})
+    assert board.service_index("new") == 3
+    assert board.totals(0).service(3)[Count.ACCEPTED] == 0
+    assert "s3" not in board.service_names()
+
+
+def test_a_long_name_is_cut_between_characters() -> None:
+    board = Scoreboard(1)
+    board.publish_listeners([ListenerFacts("é" * 300, 1, 2)])
+    assert board.listeners() == [ListenerFacts("é" * 120, 1, 2)]
+
+
+def test_listeners_that_went_are_forgotten() -> None:
+    board = Scoreboard(1)
+    facts = [ListenerFacts(f"s{n} 127.0.0.1:{n}", n, 128) for n in range(3)]
+    board.publish_listeners(facts)
+    assert board.listeners() == facts
+    board.publish_listeners(facts[1:])
+    assert board.listeners() == facts[1:]
+
+
+def test_application_counters_add_up_by_name_and_gauges_end() -> None:
+    board = Scoreboard(2)
+    orders, hot = Declared(Kind.COUNTER, "orders", "h"), Declared(Kind.GAUGE, "hot", "")
+    for declared in ([orders, hot], [hot, orders]):  # the order may change with the program
+        row = board.take_row(1)
+        for place, metric in enumerate(declared):
+            board.sheet(row).declare(place, metric)
+            board.sheet(row).values[place] = 2.5
+        board.bury(row)
+    assert board.totals(0).declared() == [orders]
+    assert board.totals(0).values[0] == 5.0
+
+
+def test_what_is_no_metric_is_not_believed() -> None:
+    board = Scoreboard(1)
+    sheet = board.sheet(board.take_row(1))
+    sheet.declare(0, Declared(Kind.COUNTER, 'x{y="', ""))
+    assert sheet.declared() == []
+
+
+def test_untouched_counters_take_no_memory() -> None:
+    board = Scoreboard()
+    blocks = os.fstat(board.fileno()).st_blocks * 512
+    assert blocks < 200_000
+    rows = [board.take_row(n + 1) for n in range(100)]
+    count(board, rows[0], "x", Count.ACCEPTED, 1)
+    used = os.fstat(board.fileno()).st_blocks * 512
+    board.clear(rows[0])
+    assert os.fstat(board.fileno()).st_blocks * 512 < used < blocks + 100_000
+
+
+def test_other_causes_are_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Scoreboard(4)
+    assert board.layout() == Scoreboard(4).layout()
+    before = board.layout()
+    monkeypatch.setattr(causes, "ENDS", (*causes.ENDS[::-1],))
+    assert board.layout() != before

@@ -1,0 +1,201 @@
+"""The exporter's keeper: one exporter process while `metrics.bind` is set, a new one when it dies.
+
+A reload, whatever it changed, starts a new exporter on the same sockets; the old one leaves once
+the new one answers, so no scrape is refused. After an upgrade in place the old one leaves by itself
+(its channel is closed by the execve), and the sockets hold who comes meanwhile.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import signal
+from collections.abc import Callable
+
+from epolld import channel as words
+from epolld.channel import Channel, ChannelClosed
+from epolld.config import METRICS
+from epolld.host.generation import Assignment, Generation, WorkerMain
+from epolld.host.signals import blocked
+from epolld.master.backoff import Backoff
+from epolld.master.pool import Pool, describe_exit
+from epolld.net.loop import EventLoop
+
+log = logging.getLogger("epolld.master")
+
+KILL_AFTER_STOP = 5.0  # seconds from the order to leave
+
+
+class Process:
+    """One exporter process."""
+
+    def __init__(self, pid: int, pidfd: int, channel: Channel) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.ready_at: float | None = None
+        self.told_to_leave = False
+        self.failure = ""  # why it says that it cannot boot
+
+    def __str__(self) -> str:
+        return f"exporter (pid {self.pid})"
+
+
+class Exporter:
+    """All exporter processes: the one that answers, its successor, those that leave."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        pool: Pool,
+        main: WorkerMain,
+        on_restart: Callable[[], object],
+        on_gone: Callable[[], object],
+    ) -> None:
+        self._loop = loop
+        self._pool = pool
+        self._main = main
+        self._on_restart = on_restart
+        self._on_gone = on_gone
+        self._processes: list[Process] = []  # the newest last
+        self._generation: Generation | None = None  # what it shall show; None: none is wanted
+        self._backoff = Backoff()
+        self._round = 0  # of starting; a delayed start of an older one is late news
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def put_in_force(self, generation: Generation) -> None:
+        """Have an exporter for this generation, if it wants one."""
+        wanted = any(each.service.name == METRICS for each in generation.listeners)
+        self._generation = generation if wanted else None
+        self._backoff = Backoff()
+        if wanted:
+            self._start()
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Have all leave, and start none any more."""
+        self._generation = None
+        self._round += 1
+        for process in self._processes:
+            self._dismiss(process)
+
+    def hand_log(self, fd: int) -> None:
+        """Have it log to another descriptor."""
+        for process in self._processes:
+            process.channel.send(words.ReopenLog(), (fd,))
+
+    def close_in_child(self) -> None:
+        """In a forked child: close what is the master's."""
+        for process in self._processes:
+            process.channel.close()
+            os.close(process.pidfd)
+
+    def _start(self) -> None:
+        assert self._generation is not None
+        self._round += 1
+        try:
+            self._processes.append(self._spawn(self._generation))
+        except OSError as error:
+            log.error("cannot start the exporter: %s", error)
+            self._start_later(None)
+
+    def _start_later(self, served: float | None) -> None:
+        delay = self._backoff.on_death(served)
+        this_round = self._round
+
+        def due() -> None:
+            if this_round == self._round and self._generation is not None:
+                self._start()
+
+        self._loop.call_later(delay, due)
+        if delay:
+            log.warning("exporter: next try in %gs", delay)
+
+    def _spawn(self, generation: Generation) -> Process:
+        ours, theirs = Channel.pair()
+        gc.freeze()  # as for a worker
+        try:
+            with blocked(signal.valid_signals()):
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    board = self._pool.scoreboard
+                    assignment = Assignment(-1, -1, generation, theirs, board)
+                    self._pool.live_as_child(assignment, self._main, "exporter")
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            gc.unfreeze()
+            theirs.close()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            ours.close()
+            raise
+        process = Process(pid, pidfd, ours)
+        self._pool.expect(pid, lambda status: self._bury(process, status))
+        self._loop.register(pidfd, select.EPOLLIN, lambda _events: self._pool.reap())
+        self._loop.register(ours.fileno(), select.EPOLLIN, lambda _events: self._listen(process))
+        return process
+
+    def _listen(self, process: Process) -> None:
+        while True:
+            try:
+                received = process.channel.receive()
+            except ChannelClosed:
+                self._loop.unregister(process.channel.fileno())  # its pidfd tells the rest
+                return
+            except ValueError as error:
+                log.error("%s: %s", process, error)
+                continue
+            if received is None:
+                return
+            message, descriptors = received
+            for fd in descriptors:  # none is expected
+                os.close(fd)
+            if isinstance(message, words.Ready) and process.ready_at is None:
+                process.ready_at = self._loop.now
+                log.debug("%s is ready", process)
+                for older in self._processes[: self._processes.index(process)]:
+                    self._dismiss(older)
+            elif isinstance(message, words.Failed):
+                process.failure = message.reason
+
+    def _dismiss(self, process: Process) -> None:
+        """Have it leave: gently if it hears, else by force."""
+        if process.told_to_leave:
+            return
+        process.told_to_leave = True
+        if process.ready_at is None or not process.channel.send(words.Stop()):
+            self._kill(process)
+        else:
+            self._loop.call_later(KILL_AFTER_STOP, lambda: self._kill(process))
+
+    def _kill(self, process: Process) -> None:
+        if process in self._processes:
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+
+    def _bury(self, process: Process, status: int) -> None:
+        """It has ended: as it was told to, or it is to be replaced."""
+        self._listen(process)
+        newest = process is self._processes[-1]
+        self._processes.remove(process)
+        self._loop.unregister(process.pidfd)
+        self._loop.unregister(process.channel.fileno())
+        os.close(process.pidfd)
+        process.channel.close()
+        if not process.told_to_leave:
+            reason = f": {process.failure}" if process.failure else ""
+            log.warning("%s %s%s", process, describe_exit(status), reason)
+            self._on_restart()
+            if newest and self._generation is not None:
+                ready = process.ready_at
+                self._start_later(None if ready is None else self._loop.now - ready)
+        self._on_gone()
