@@ -29,7 +29,7 @@ from epolld.testing.processes import (
     descriptors,
     eventually,
     in_session,
-    listeners,
+    listening,
     status,
     wait_ended,
     workers_among,
@@ -149,8 +149,9 @@ class Daemon(LogLines):
     def _count_base(self) -> bool:
         """Count the master's descriptors while it sleeps in epoll_wait: a moment before, it may
         have one open to tell systemd something. False if it woke up meanwhile."""
+        inodes = listening(self.pid)
         before = status(self.pid)
-        self._base = self.other_descriptors()
+        self._base = self._count_others(inodes)
         after = status(self.pid)
         slept = before["State"][0] == after["State"][0] == "S"
         key = "voluntary_ctxt_switches"
@@ -202,9 +203,13 @@ class Daemon(LogLines):
 
     def other_descriptors(self) -> int:
         """How many the master has beside its listeners and the two for each child."""
+        return self._count_others(listening(self.pid))
+
+    def _count_others(self, inodes: set[str]) -> int:
         # Children, not titles: a child has its two from the fork on, its title a little later.
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return len(descriptors(self.pid)) - len(listeners(self.pid)) - 2 * len(children)
+        others = [what for what in descriptors(self.pid).values() if what not in inodes]
+        return len(others) - 2 * len(children)
 
     # -- what is done to it ----------------------------------------------------------------------
 

@@ -84,6 +84,13 @@ def descriptors(pid: int) -> dict[int, str]:
 
 def listeners(pid: int) -> list[int]:
     """The descriptors that are listening sockets."""
+    inodes = listening(pid)
+    return [fd for fd, what in descriptors(pid).items() if what in inodes]
+
+
+def listening(pid: int) -> set[str]:
+    """All listening sockets of a process' network, as readlink shows them. Slow where there are
+    tens of thousands of connections, of whomever."""
     inodes = set()
     for table, state, listening, inode in (
         ("tcp", 3, "0A", 9),
@@ -94,7 +101,7 @@ def listeners(pid: int) -> list[int]:
             fields = line.split()
             if fields[state] == listening:
                 inodes.add(f"socket:[{fields[inode]}]")
-    return [fd for fd, what in descriptors(pid).items() if what in inodes]
+    return inodes
 
 
 def wait_ended(pid: int, timeout: float = 5.0) -> None:
