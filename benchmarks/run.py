@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 
 import report
 import servers
-from measures import accepts, handover, lines, memory, message, reload, startup
+from measures import accepts, handover, keyvalue, lines, memory, message, reload, startup
 
 MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
     "message": message.measure,
     "idle": message.measure_idle,
     "lines": lines.measure,
+    "keyvalue": keyvalue.measure,
     "memory": memory.measure,
     "accepts": accepts.measure,
     "startup": startup.measure,

@@ -172,7 +172,7 @@ def running(
 
     `settings` are lines for epolld's `workers:` section. The default configuration is used
     for all else. `python` is the interpreter that runs epolld, `protocol` what it serves. A peer
-    is named as its file in `peers/` is, without `upper_`.
+    is named as its file in `peers/` is, with or without `upper_`.
     """
     with tempfile.TemporaryDirectory(prefix="epolld-bench-") as folder:
         port = _free_port()
@@ -213,8 +213,9 @@ def _command(
             CONFIG.format(folder=folder, workers=section, protocol=protocol, port=port)
         )
         return [python, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
-    for folder_of_peers in (LESSONS, HERE / "peers"):
-        if (script := folder_of_peers / f"upper_{name}.py").exists():
+    peers = HERE / "peers"
+    for script in (LESSONS / f"upper_{name}.py", peers / f"upper_{name}.py", peers / f"{name}.py"):
+        if script.exists():
             return [sys.executable, str(script), str(port)]
     return [str(BIN / f"upper_{name}"), str(port)]
 

@@ -1,0 +1,67 @@
+"""CPU time of examples/keyvalue.py for a command of redis-benchmark, pipelined 16 deep.
+
+Beside it the same commands on asyncio's streams. A server's figure is that of its whole process
+tree, rounds are interleaved, a bar looks at the median of the rounds' ratios: as in `message`.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+import processes
+import servers
+import stats
+from report import Bar, Result
+
+PROTOCOL = "examples.keyvalue:KeyValue"
+PEER, LEAST = "keyvalue_asyncio", 3.0  # times the commands a CPU second
+DEPTH, KEYS = 16, 10_000
+TESTS = ("ping_mbulk", "set", "get")
+
+
+def measure(_names: Sequence[str], quick: bool) -> Result:
+    """The example beside the same on asyncio's streams."""
+    rounds, commands = (3, 100_000) if quick else (7, 200_000)
+    result = Result(
+        name="keyvalue",
+        title=f"CPU time a command, redis-benchmark -P {DEPTH}, {rounds} rounds",
+        columns=("test", "epolld µs (spread)", "asyncio streams µs", "streams to epolld"),
+    )
+    if shutil.which("redis-benchmark") is None:
+        raise servers.BenchmarkError("needs redis-benchmark (apt install redis-tools)")
+    cpu: dict[tuple[str, str], list[float]] = {
+        (name, test): [] for name in ("epolld", PEER) for test in TESTS
+    }
+    for _ in range(rounds):
+        for name in random.sample(("epolld", PEER), 2):
+            with servers.running(name, protocol=PROTOCOL) as server:
+                for test in TESTS:
+                    cpu[name, test].append(_cost(server, test, commands))
+    for test in TESTS:
+        ours, theirs = cpu["epolld", test], cpu[PEER, test]
+        ratio = stats.summarize(stats.ratios(theirs, ours))
+        result.rows.append(
+            (test, str(stats.summarize(ours)), str(stats.summarize(theirs)), str(ratio))
+        )
+        share = stats.summarize(stats.ratios(ours, theirs)).median
+        result.bars.append(Bar(f"{test}: epolld to asyncio streams", share, 1 / LEAST, "times"))
+    result.raw = {f"{name} {test}": costs for (name, test), costs in cpu.items()}
+    return result
+
+
+def _cost(server: servers.Server, test: str, commands: int) -> float:
+    """µs of CPU time a command, connections included."""
+    command = ["redis-benchmark", "-p", str(server.port), "-P", str(DEPTH), "-t", test]
+    family = processes.family(server.pid)
+    before = processes.cpu_time(family)
+    subprocess.run(
+        [*command, "-n", str(commands), "-r", str(KEYS), "-q"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    spent = processes.cpu_time(family) - before
+    return float(spent.run / commands / 1000)
