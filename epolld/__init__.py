@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from epolld.net.application import Application, WorkerContext
+    from epolld.net.connlog import get_logger
     from epolld.net.lines import LineProtocol
     from epolld.net.prefixed import LengthPrefixedProtocol, NetstringProtocol
     from epolld.net.protocol import Protocol
@@ -21,22 +23,28 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "Application",
     "LengthPrefixedProtocol",
     "LineProtocol",
     "NetstringProtocol",
     "Protocol",
     "Transport",
+    "WorkerContext",
     "__version__",
     "draining",
+    "get_logger",
 ]
 
 _HOMES = {
+    "Application": "epolld.net.application",
     "LengthPrefixedProtocol": "epolld.net.prefixed",
     "LineProtocol": "epolld.net.lines",
     "NetstringProtocol": "epolld.net.prefixed",
     "Protocol": "epolld.net.protocol",
     "Transport": "epolld.net.transport",
+    "WorkerContext": "epolld.net.application",
     "draining": "epolld.runtime.goodbye",
+    "get_logger": "epolld.net.connlog",
 }
 
 

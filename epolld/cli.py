@@ -171,10 +171,10 @@ def _check(path: str, overrides: Overrides) -> int:
 
 def _check_services(loaded: Loaded) -> list[str]:
     """Import what the services name; this process is not the daemon, so user code may run."""
-    from epolld.worker.boot import import_services
+    from epolld.worker.boot import import_all
 
     try:
-        import_services(loaded)
+        import_all(loaded)
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
     return []

@@ -34,7 +34,8 @@ from epolld.networks import Network
 
 # A service's name is part of setting paths, log lines and file names.
 NAME = r"[A-Za-z][A-Za-z0-9_-]*"
-PROTOCOL = rf"{NAME}|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+CODE = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+PROTOCOL = rf"{NAME}|{CODE}"
 MAX_WORKERS = 1024  # more is a typing mistake
 MAX_INT = 2**31 - 1  # what listen(2) and the counters of the scoreboard hold
 
@@ -386,6 +387,22 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             msgspec.structs.force_setattr(self, "protocol", self.name)
 
 
+class Application(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all connections of a worker share: started and stopped with each worker."""
+
+    type: Annotated[
+        str | None,
+        Setting(
+            Text("package.module:Class", CODE),
+            "A class of yours as `package.module:Class`, with some of the methods of "
+            "`epolld.Application`: `start`, `draining` and `stop`.",
+        ),
+    ] = None
+    options: Annotated[dict[str, Any], Setting(Options(), "Keyword arguments for it.")] = (
+        msgspec.field(default_factory=dict)
+    )
+
+
 class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is logged, where to and how."""
 
@@ -431,6 +448,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     logging: Annotated[Logging, Setting(Section(Logging), Logging.__doc__ or "")] = Logging()
     metrics: Annotated[Metrics, Setting(Section(Metrics), Metrics.__doc__ or "")] = Metrics()
+    application: Annotated[
+        Application, Setting(Section(Application), Application.__doc__ or "")
+    ] = Application()
 
 
 # What the exporter's listeners belong to; no service of the configuration can have this name.

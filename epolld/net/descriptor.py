@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_UCRED = struct.Struct("3i")  # struct ucred of <sys/socket.h>: pid, uid, gid
 
 _inet_aton = socket.inet_aton
 _int_from_bytes = int.from_bytes
@@ -46,6 +49,19 @@ def local_address(fd: int) -> Any:
     """As socket.getsockname()."""
     with borrowed(fd) as sock:
         return sock.getsockname()
+
+
+def peer_credentials(fd: int) -> tuple[int, int, int] | None:
+    """(pid, uid, gid) of who connected a Unix socket, at that time; None for other sockets."""
+    sock = socket.socket(fileno=fd)
+    try:
+        if sock.family != socket.AF_UNIX:
+            return None
+        packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, gid = _UCRED.unpack(packed)
+        return pid, uid, gid
+    finally:
+        sock.detach()
 
 
 def pack_peer(peer: Any) -> Any:

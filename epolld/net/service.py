@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from epolld.net.descriptor import pack_peer
@@ -62,6 +62,7 @@ class Service:
         self.guard: Guard | None = None  # limits, if there are any
         # What `get_extra_info` tells beside the transport's own, where there is something.
         self.facts: dict[Transport, dict[str, Any]] = {}
+        self.common: Mapping[str, object] = {}  # what it tells of all: worker, application
         self.ending = False  # the daemon ends connections: their peers may be in mid-sentence
         self.sockets: dict[Transport, socket.socket] = {}  # made for users that asked
         self._ids = itertools.count(1) if ids is None else ids

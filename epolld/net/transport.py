@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from epolld.net import descriptor
+from epolld.net.connlog import ConnectionLogger, get_logger
 from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
@@ -234,9 +235,11 @@ class Transport(Traveller):
         self._protocol = protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Facts: 'peername', 'sockname', 'socket', 'service', 'connection_id'; else `default`.
+        """Facts about the connection, by asyncio's names and some more; else `default`.
 
-        The addresses are as the socket module gives them. The peer's stays known after the end.
+        'peername', 'sockname', 'socket' as of the socket module; the peer's stays known after the
+        end. 'peercred': (pid, uid, gid) of who connected, on Unix sockets. 'connection_id';
+        'service', its name; 'worker', its slot; 'application', the worker's.
         Behind a proxy that speaks the PROXY protocol, 'peername' is the real client; then there
         are 'proxy_peername' (the proxy), 'proxy_sockname' (the address that the client connected
         to) and 'proxy_tlvs' (a dict of bytes by type).
@@ -251,7 +254,18 @@ class Transport(Traveller):
             return self._service.name
         if name == "connection_id":
             return self.id
-        return self._service.facts.get(self, {}).get(name, default)
+        if name == "peercred" and self._fd >= 0:
+            return descriptor.peer_credentials(self._fd) or default
+        service = self._service
+        own = service.facts.get(self)
+        if own is not None and name in own:
+            return own[name]
+        return service.common.get(name, default)
+
+    @property
+    def logger(self) -> ConnectionLogger:
+        """A logger that names the service and the peer in each line; a new one each time."""
+        return get_logger(self)
 
     def start_tls(self, on_secured: Callable[[], object] | None = None) -> None:
         """Begin TLS on a connection that is plain so far: see Plain in handshake.py."""

@@ -106,6 +106,7 @@ class AsyncioRuntime:
         self.loop = WorkerLoop(self.selector, reserved)
         self.goodbye = Goodbye()  # of tasks that belong to no connection
         self.goodbye.enter()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._running = self._stopping = False
         asyncio.set_event_loop(self.loop)
         if sys.version_info < (3, 12):  # from there on asyncio's own choice; no thread a child
@@ -134,6 +135,12 @@ class AsyncioRuntime:
     def run_until_complete(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Serve until `work` is done; its result, or what it raised."""
         return self.loop.run_until_complete(work)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do `work` beside everything else."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)  # the loop itself holds no task
+        task.add_done_callback(self._tasks.discard)
 
     def close(self, patience: float) -> None:
         """Cancel what still runs, and give it `patience` seconds for its last words."""

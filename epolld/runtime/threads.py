@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from epolld.net import descriptor
+from epolld.net.connlog import ConnectionLogger, get_logger
 from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
 from epolld.net.service import Service
@@ -84,6 +85,7 @@ class Server:
         self.RequestHandlerClass = handler
         self.server_address: Any = None  # of its first listener
         self.socket: socket.socket | None = None  # that listener; not to be accepted from
+        self.application: Any = None  # the worker's
         self.draining = threading.Event()  # the worker leaves: come to an end
 
 
@@ -193,8 +195,18 @@ class Connection:
             "service": self.service.name,
             "connection_id": self.id,
             **self.service.facts.get(self, {}),  # type: ignore[call-overload]
+            **self.service.common,
         }
+        if name == "sockname" and self.fileno() >= 0:
+            return self.request.getsockname()
+        if name == "peercred" and self.fileno() >= 0:
+            return descriptor.peer_credentials(self.fileno()) or default
         return facts.get(name, default)
+
+    @property
+    def logger(self) -> ConnectionLogger:
+        """A logger for what happens on this connection."""
+        return get_logger(self)
 
     def is_closing(self) -> bool:
         """Whether we have ended it."""

@@ -23,6 +23,8 @@ CALLBACKS = (
 )
 BUFFERED_CALLBACKS = ("get_buffer", "buffer_updated")  # in place of data_received
 
+HOOKS = ("start", "draining", "stop")  # of an application
+
 COROUTINE = 0x80  # inspect.CO_COROUTINE, in the flags of a function's code
 
 
@@ -37,11 +39,15 @@ def runtime_of(handler: Callable[..., Any]) -> Runtime:
         if _derives(handler, "socketserver", "BaseRequestHandler"):
             return "threads"
         return "native"
-    called: Any = getattr(handler, "func", handler)  # what a functools.partial is of
+    return "coroutines" if is_coroutine_function(handler) else "native"
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Whether calling it makes a coroutine; as inspect's, which is a large module."""
+    called: Any = getattr(function, "func", function)  # what a functools.partial is of
     if not hasattr(called, "__code__"):  # a method, or an object that can be called
         called = getattr(called, "__func__", None) or type(called).__call__
-    flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
-    return "coroutines" if flags & COROUTINE else "native"
+    return bool(getattr(getattr(called, "__code__", None), "co_flags", 0) & COROUTINE)
 
 
 def lacking(handler: type, runtime: Runtime) -> str:
@@ -62,6 +68,13 @@ def lacking(handler: type, runtime: Runtime) -> str:
             "derive it from epolld.Protocol or asyncio.Protocol"
         )
     return ""
+
+
+def lacking_application(found: type) -> str:
+    """What a class lacks to be an application, as the end of a sentence; "" if nothing."""
+    if hasattr(found, "start") or hasattr(found, "stop"):  # `draining` a protocol has, too
+        return ""
+    return "is no application: it has neither start nor stop; derive it from epolld.Application"
 
 
 def _derives(handler: type, module: str, name: str) -> bool:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epolld.errors import EpolldError, ExitCode
-from epolld.services.handlers import Runtime, lacking, runtime_of
+from epolld.services.handlers import Runtime, lacking, lacking_application, runtime_of
 
 if TYPE_CHECKING:
     import inspect
@@ -54,13 +54,28 @@ def resolve(name: str, runtime: Runtime | None = None) -> Callable[..., Any]:
     returns a protocol; `runtime` says how to run it where that cannot be seen (None: find out).
     Raises ServiceError.
     """
-    target = BUILT_IN.get(name, name)
+    found, place = _find(BUILT_IN.get(name, name))
+    if isinstance(found, type) and (trouble := lacking(found, runtime or runtime_of(found))):
+        raise ServiceError(f"{place} {trouble}")
+    return found
+
+
+def resolve_application(name: str) -> Callable[..., Any]:
+    """Return the class of applications `name`, or the function that makes one, as `resolve`."""
+    found, place = _find(name)
+    if isinstance(found, type) and (trouble := lacking_application(found)):
+        raise ServiceError(f"{place} {trouble}")
+    return found
+
+
+def _find(target: str) -> tuple[Callable[..., Any], str]:
+    """Import what `package.module:Name` stands for; also the words for it."""
     module_name, colon, path = target.partition(":")
     if not colon:
-        raise ServiceError(_explain_unknown(name))
+        raise ServiceError(_explain_unknown(target))
     if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
-        raise ServiceError(f"{name!r} is not of the form package.module:Class")
-    found = _import(module_name)
+        raise ServiceError(f"{target!r} is not of the form package.module:Class")
+    found: Any = _import(module_name)
     place = module_name
     for part in path.split("."):
         try:
@@ -73,10 +88,7 @@ def resolve(name: str, runtime: Runtime | None = None) -> Callable[..., Any]:
     if not callable(found):
         kind = type(found).__name__
         raise ServiceError(f"{place} is a {kind}; name a class (or a function) of protocols")
-    if isinstance(found, type) and (trouble := lacking(found, runtime or runtime_of(found))):
-        raise ServiceError(f"{place} {trouble}")
-    handler: Callable[..., Any] = found
-    return handler
+    return found, place
 
 
 def make_factory(

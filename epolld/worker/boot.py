@@ -6,26 +6,38 @@ then code that the user wrote.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epolld import log
 from epolld.config import Loaded
 from epolld.config import Service as ServiceConfig
-from epolld.errors import BootError, ConfigError
+from epolld.errors import BootError, ConfigError, Problem
 from epolld.host import privileges
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
+from epolld.net.application import WorkerContext
 from epolld.net.loop import EventLoop
 from epolld.services.handlers import PASSED, runtime_of
-from epolld.services.registry import OptionError, ServiceError, make_factory, resolve
+from epolld.services.registry import (
+    OptionError,
+    ServiceError,
+    make_factory,
+    resolve,
+    resolve_application,
+)
+from epolld.worker.lifecycle import Lifecycle
 from epolld.worker.runtimes import Handler
+
+log_application = logging.getLogger("epolld.application")
 
 if TYPE_CHECKING:
     from epolld.net.handshake import TlsServer
@@ -83,28 +95,47 @@ def become(assignment: Assignment) -> None:
         privileges.drop(generation.identity)
 
 
-def import_services(loaded: Loaded) -> dict[str, Handler]:
-    """Import what the services name, with their options applied, by service.
+class Imported(NamedTuple):
+    """User code, with its options applied."""
+
+    handlers: dict[str, Handler]  # by service
+    application: Callable[[], Any] | None  # makes it
+
+
+def import_all(loaded: Loaded) -> Imported:
+    """Import what the services name, and the application.
 
     The first user code that runs. Raises ConfigError with the places of all that is wrong.
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: users' modules are found here
     handlers: dict[str, Handler] = {}
-    problems = []
+    application = None
+    problems: list[Problem] = []
+    settings = loaded.config.application
+    if settings.type is not None:
+        with _collecting(problems, loaded, "application", "type"):
+            application = make_factory(resolve_application(settings.type), settings.options)
     for service in loaded.config.services:
-        try:
+        with _collecting(problems, loaded, f"services.{service.name}", "protocol"):
             handlers[service.name] = import_handler(service)
-        except ServiceError as error:
-            problems.append(loaded.problem(f"services.{service.name}.protocol", str(error)))
-        except OptionError as error:
-            problems += [
-                loaded.problem(f"services.{service.name}.options.{option}", message)
-                for option, message in error.problems
-            ]
     if problems:
         raise ConfigError(problems)
-    return handlers
+    return Imported(handlers, application)
+
+
+@contextlib.contextmanager
+def _collecting(problems: list[Problem], loaded: Loaded, path: str, name: str) -> Iterator[None]:
+    """Add what is wrong with the user code that setting `path`.`name` names."""
+    try:
+        yield
+    except ServiceError as error:
+        problems.append(loaded.problem(f"{path}.{name}", str(error)))
+    except OptionError as error:
+        problems += [
+            loaded.problem(f"{path}.options.{option}", message)
+            for option, message in error.problems
+        ]
 
 
 def import_handler(service: ServiceConfig) -> Handler:
@@ -131,6 +162,20 @@ def tls_server(loop: EventLoop, service: ServiceConfig, assignment: Assignment) 
         settings.max_handshakes,
         settings.starttls,
     )
+
+
+def start_application(
+    loaded: Loaded, factory: Callable[[], Any], lifecycle: Lifecycle, context: WorkerContext
+) -> None:
+    """Make the application and call its start hook; ConfigError if that fails."""
+    try:
+        lifecycle.start(factory, context)
+    except BaseException as error:  # as in an import, sys.exit() too
+        name = loaded.config.application.type
+        log_application.exception("the application %s does not start", name)
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        message = f"{name} does not start: {reason}"
+        raise ConfigError([loaded.problem("application.type", message)]) from error
 
 
 def settle_memory() -> None:

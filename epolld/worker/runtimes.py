@@ -45,10 +45,16 @@ class Runtimes:
         self._hold = hold
         self._stuck_after = stuck_after
         self._threads: list[ThreadService] = []
+        self.facts: dict[str, object] = {}  # what all connections know, beside their own
         self._asyncio: AsyncioRuntime | None = None
 
     def make_service(self, settings: Settings, handler: Handler, *rest: Any) -> Service:
         """The service of these settings; `rest` are the last arguments of `Service`."""
+        service = self._make_service(settings, handler, rest)
+        service.common = self.facts
+        return service
+
+    def _make_service(self, settings: Settings, handler: Handler, rest: tuple[Any, ...]) -> Service:
         arguments = (settings.name, handler.factory, settings.idle_timeout, *rest)
         if handler.runtime == "coroutines":
             from epolld.runtime.streams import StreamService
@@ -66,6 +72,7 @@ class Runtimes:
             service = ThreadService(
                 self._loop, *arguments, size=settings.threads, stuck_after=self._stuck_after
             )
+            service.server.application = self.facts.get("application")
             service.on_full = lambda full: self._hold(service, full)
             self._threads.append(service)
             return service

@@ -29,6 +29,7 @@ from epolld.host import proctitle
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
 from epolld.net.acceptor import Gate
+from epolld.net.application import WorkerContext
 from epolld.net.farewell import Farewell
 from epolld.net.handoff import Donor, Receiver
 from epolld.net.linger import Linger
@@ -40,6 +41,7 @@ from epolld.worker import boot
 from epolld.worker.admission import Admission
 from epolld.worker.counting import Counting
 from epolld.worker.inspection import Inspector
+from epolld.worker.lifecycle import Lifecycle
 from epolld.worker.limits import Limits
 from epolld.worker.runtimes import Runtimes
 
@@ -95,6 +97,7 @@ class Worker:
             self._gate.hold,
             self._config.workers.stuck_timeout,
         )
+        self._lifecycle = Lifecycle(self._runtimes)
         self._admission = Admission(
             self._loop,
             self._gate,
@@ -120,16 +123,21 @@ class Worker:
         boot.settle_signals(self._signals, self._on_abort)
         self._enter(State.BOOTING)
         boot.become(self._assignment)
-        handlers = boot.import_services(self._assignment.generation.loaded)
-        limits = Limits(self._loop, self._assignment)
+        loaded = self._assignment.generation.loaded
         metrics.bind(self._assignment.scoreboard.sheet(self._assignment.row))
+        imported = boot.import_all(loaded)
+        if imported.application is not None:
+            context = WorkerContext(self._loop, self._slot, self._assignment.generation.number)
+            boot.start_application(loaded, imported.application, self._lifecycle, context)
+        self._runtimes.facts.update(worker=self._slot, application=self._lifecycle.application)
+        limits = Limits(self._loop, self._assignment)
         by_name: dict[str, Service] = {}
         openers = {}
         ids = itertools.count(os.getpid() << 32)  # so that an id is unique over all workers
         for settings in self._config.services:
             service = self._runtimes.make_service(
                 settings,
-                handlers[settings.name],
+                imported.handlers[settings.name],
                 self._admission.on_change,
                 ids,
             )
@@ -157,6 +165,7 @@ class Worker:
     def run(self) -> None:
         """Serve until there is nothing left to serve."""
         self._runtimes.run()
+        self._lifecycle.stop()
         self._runtimes.close(min(max(LAST_LOOK, self._deadline - time.monotonic()), LAST_WORDS))
         self._counting.publish()
 
@@ -265,6 +274,7 @@ class Worker:
             self._loop.call_later(patience, self._runtimes.stop)
             self._leave_when_done()
             self._runtimes.on_draining()
+            self._lifecycle.draining()
             for service in self._services:
                 service.on_draining()
         for service in self._services:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from epolld.address import Address, FdAddress, TcpAddress, UnixAddress
 from epolld.config import Config, Logging, Master, Service, Workers
 from epolld.config.guard import MAX_RATE, AccessRule, Limits, Rlimits
-from epolld.config.schema import MAX_INT, MAX_WORKERS, Metrics
+from epolld.config.schema import MAX_INT, MAX_WORKERS, Application, Metrics
 from epolld.config.tls import MAX_HANDSHAKES, Certificate, Tls
 from epolld.networks import parse_network
 
@@ -160,7 +160,17 @@ def configs(draw: st.DrawFn) -> Config:
             file=draw(paths),
             format=draw(st.sampled_from(["text", "json"])),
         ),
-        Metrics(draw(st.sampled_from([(), (TcpAddress("127.1.2.3", 70),), (UnixAddress("@m"),)]))),
+        Metrics(
+            draw(
+                st.sampled_from(
+                    [(), (TcpAddress("127.1.2.3", 70),), (UnixAddress("@longer-than-those-drawn"),)]
+                )
+            )
+        ),
+        application=Application(
+            type=draw(maybe() | st.just("my.module:App")),
+            options=draw(st.dictionaries(text, plain_data, max_size=3)),
+        ),
     )
 
 

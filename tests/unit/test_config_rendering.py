@@ -41,10 +41,12 @@ def test_how_it_looks() -> None:
     lines = render(Config(services=(service,))).splitlines()
     assert lines[:4] == ["master:", "  user: null", "  group: null", '  umask: "027"']
     first = lines.index("services:")
-    assert lines[first : first + 11] == [
+    assert lines[first : first + 13] == [
         "services:",
         "  - name: upper",
         "    protocol: upper",
+        "    runtime: auto",
+        "    threads: 16",
         "    options:",
         "      limit: 5",
         '      words: ["yes", "a b"]',
