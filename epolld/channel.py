@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import signal
 import socket
 
 import msgspec
@@ -19,6 +20,9 @@ import msgspec
 MAX_MESSAGE = 65536  # bytes
 MAX_TEXT = 10000  # characters of a reason, each up to 6 bytes in JSON: it fits a message
 MAX_DESCRIPTORS = 253  # the kernel's SCM_MAX_FD
+# From master to worker, when that does not answer: write your stacks into the log. None of the
+# signals with a name, which somebody may send to all processes at once.
+DUMP = signal.SIGRTMIN
 CONTROL_SIZE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 

@@ -26,9 +26,7 @@ from epolld.net.loop import EventLoop
 log = logging.getLogger("epolld.control")
 
 STOPPING = "the daemon is stopping"
-NO_STACKS = (
-    "{reason}; its loop is stuck. `kill -ABRT {pid}` has it write its stacks into the log and die"
-)
+NO_STACKS = "{reason}; it is stuck, and was told to write its stacks into the log"
 
 
 class Actions(Protocol):
@@ -267,8 +265,12 @@ class Commands:
                 session.more([{**_name(worker), "stacks": answer.text}])
 
         def over(missing: list[Missing]) -> None:
+            silent = {each.pid for each in missing}
+            for worker in self._pool:
+                if worker.pid in silent:
+                    worker.send_signal(words.DUMP)
             stuck = [
-                {**_fields(each), "reason": NO_STACKS.format(reason=each.reason, pid=each.pid)}
+                {**_fields(each), "reason": NO_STACKS.format(reason=each.reason)}
                 for each in missing
             ]
             session.answer({"missing": stuck})

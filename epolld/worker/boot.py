@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from epolld import log
+from epolld.channel import DUMP
 from epolld.config import Loaded
 from epolld.config import Service as ServiceConfig
 from epolld.errors import BootError, ConfigError, Problem
@@ -77,8 +78,13 @@ def settle_signals(signals: SignalQueue, on_abort: Callable[[FrameType | None], 
 
 
 def arm_faulthandler() -> None:
-    """Dump stacks into the log; again after its descriptor changed."""
+    """Dump stacks into the log; again after its descriptor changed.
+
+    At a fatal signal, and at DUMP without further ado: the master sends that to a worker which
+    does not answer, and it works even if Python is stuck in C code.
+    """
     faulthandler.enable(log.output_fd(), all_threads=True)
+    faulthandler.register(DUMP, log.output_fd(), all_threads=True)
 
 
 def become(assignment: Assignment) -> None:

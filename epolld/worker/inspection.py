@@ -7,6 +7,7 @@ that nobody waits for longer than a slice takes.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from epolld.net.transport import Transport
 SLICE = 128  # connections looked at in one turn: about half a millisecond
 PART = 24576  # bytes of a part, about; half a message, so that one item more always fits
 RETRY = 0.02  # seconds until an answer is sent again that the channel had no room for
+FIRST_FILE = os.path.join(os.path.dirname(__file__), "worker.py")  # where a worker's life begins
 MAX_NAME = 200  # characters of a name in an answer
 
 encode = msgspec.json.Encoder().encode
@@ -209,6 +211,10 @@ def describe_stacks() -> str:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     parts = []
     for ident, frame in sys._current_frames().items():
-        lines = "".join(traceback.format_stack(frame))
-        parts.append(f"Thread {names.get(ident, ident)}:\n{lines}")
+        stack = traceback.extract_stack(frame)
+        for number, call in enumerate(stack):
+            if call.filename == FIRST_FILE:  # what is above was the master's
+                stack = traceback.StackSummary.from_list(stack[number:])
+                break
+        parts.append(f"Thread {names.get(ident, ident)}:\n{''.join(stack.format())}")
     return "\n".join(parts)

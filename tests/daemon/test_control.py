@@ -280,32 +280,44 @@ def test_the_log_level_reaches_all_processes_until_a_reload(
     control.close()
 
 
-def test_stacks_of_workers_and_who_does_not_answer(daemon: Callable[..., Daemon]) -> None:
-    running = daemon()
-    first, second = running.workers()
+def test_stacks_of_workers_and_of_who_does_not_answer(daemon: Callable[..., Daemon]) -> None:
+    service = {"name": "who", "protocol": "protocols:Trouble", "bind": "127.0.0.1:0"}
+    running = daemon(services=[service])
     control = Control(running)
     stacks, last = control.parts("dump")
-    assert {each["pid"] for each in stacks} == {first.pid, second.pid}
-    assert all("in run" in each["stacks"] for each in stacks)
+    assert {each["pid"] for each in stacks} == {each.pid for each in running.workers()}
+    assert all("in run\n" in each["stacks"] for each in stacks)
+    assert not any("master" in each["stacks"] for each in stacks)
     assert last["result"] == {"missing": []}
-    running.send(signal.SIGSTOP, first.pid)
+    client = running.client(running.address("who"))
+    stuck = int(client.line())
+    client.sock.sendall(b"block")
     stacks, last = control.parts("dump")
-    running.send(signal.SIGCONT, first.pid)
-    assert [each["pid"] for each in stacks] == [second.pid]
-    assert [each["pid"] for each in last["result"]["missing"]] == [first.pid]
+    assert [each["pid"] for each in stacks if each["pid"] == stuck] == []
+    assert [each["pid"] for each in last["result"]["missing"]] == [stuck]
     assert "no answer" in last["result"]["missing"][0]["reason"]
+    running.wait_log(r"protocols.py.* in block")
+    running.allow("^  File", "hread 0x", "^$", "Extension modules", "next try")
+    running.send(signal.SIGKILL, stuck)
+    running.expect("killed by SIGKILL")
+    running.wait_workers(2)
     control.close()
 
 
 def test_a_worker_that_dies_amid_the_question_is_named(daemon: Callable[..., Daemon]) -> None:
     running = daemon()
-    first = running.workers()[0]
+    clients = [running.client() for _ in range(4)]
+    for client in clients:
+        client.ask(b"x")
+    first, second = running.workers()
     control = Control(running)
     running.send(signal.SIGSTOP, first.pid)
     control.send("connections")
+    assert control.line()["result"][0]["pid"] == second.pid  # so both were asked
     running.send(signal.SIGKILL, first.pid)
-    answer = control.line()
-    assert answer["result"]["missing"][0]["pid"] == first.pid
+    last = control.line()["result"]
+    assert [each["pid"] for each in last["missing"]] == [first.pid]
+    assert "SIGKILL" in last["missing"][0]["reason"]
     running.expect("killed by SIGKILL", "next try")
     running.wait_workers(2)
     control.close()

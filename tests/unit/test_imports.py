@@ -52,6 +52,8 @@ MAY_IMPORT = {
     "testing": LEAVES | {"net"},  # of nobody's but the users' tests
     "exporter": BUILT_ON,
     "cli": BUILT_ON | {"runtime", "services", "worker", "master", "exporter"},
+    "console": LEAVES | {"host"},
+    "ctl": LEAVES | {"config", "console", "host"},
     "__main__": {"cli"},
     "__init__": {"net", "runtime"},  # the public names, for users
 }

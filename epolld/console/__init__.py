@@ -1,0 +1,1 @@
+"""What `epolldctl` is made of: the conversation with the daemon, tables, the live screen."""
