@@ -74,7 +74,12 @@ class Stop(Message, frozen=True, tag=True):
 
 
 class ReopenLog(Message, frozen=True, tag=True):
-    """Master to worker: log to the descriptor that comes with this message."""
+    """Master to worker: log to the descriptor that comes with this message.
+
+    `path` names the access log that it is for; "" is the daemon's own log.
+    """
+
+    path: str = ""
 
 
 class SetLogLevel(Message, frozen=True, tag=True):

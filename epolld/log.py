@@ -8,11 +8,14 @@ know who logs what. A leaf.
 
 import contextlib
 import logging
+import math
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from epolld.errors import PathError
+from epolld.floods import Floods, Kind
 from epolld.logline import format_journal, format_json, format_plain, format_text
 from epolld.logsink import FileSink, Sink, StderrSink, SyslogSink, open_file
 
@@ -25,6 +28,16 @@ LEVELS = {
 
 _logger = logging.getLogger("epolld.log")
 
+# The loggers of what peers can cause at will. Not the master's: each of its lines is needed once.
+FLOODED = (
+    "epolld.connection",
+    "epolld.acceptor",
+    "epolld.handoff",
+    "epolld.entrance",
+    "epolld.asyncio",
+    "epolld.exporter",
+)
+
 
 class LineHandler(logging.Handler):
     """Formats and writes; counts what could not be written, and says so when it can again."""
@@ -35,6 +48,7 @@ class LineHandler(logging.Handler):
         self.sink = sink
         self.lost = 0  # lines since the last one that was written
         self._reason = ""  # of the last loss
+        self.floods = Floods()
 
     def switch(self, to_line: Callable[[logging.LogRecord], bytes], sink: Sink) -> None:
         """Change format and place between two lines, and close the place before."""
@@ -48,6 +62,24 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one event; `logging` holds our lock. Never raises, never waits."""
+        if record.levelno > logging.DEBUG and record.name.startswith(FLOODED):
+            raised = record.exc_info[0] if record.exc_info else None
+            kind = Kind(record.name, record.levelno, str(record.msg), raised)
+            now = time.monotonic()
+            if self.floods.held:
+                self.handle_floods(now)
+            if not self.floods.allow(kind, now):
+                return
+        self._emit(record)
+
+    def handle_floods(self, now: float) -> None:
+        """Say how many lines were left out, of what is over."""
+        for kind, count in self.floods.take(now):
+            why = f" ({kind.raised.__name__})" if kind.raised else ""
+            message = f"{count} more like this suppressed: {kind.text[:200]}{why}"
+            self._emit(logging.LogRecord(kind.name, kind.level, __file__, 0, message, None, None))
+
+    def _emit(self, record: logging.LogRecord) -> None:
         try:
             if self.lost:
                 notice = f"{self.lost} log lines were lost: {self._reason}"
@@ -65,6 +97,18 @@ class LineHandler(logging.Handler):
 
     def _write(self, record: logging.LogRecord) -> None:
         self.sink.write(self._to_line(record), record.levelno)
+
+
+def file_handler(path: str, format: str, setting: str) -> LineHandler:
+    """For a file beside the daemon's own log; `setting` names it. Raises PathError."""
+    to_line = format_json if format == "json" else format_text
+    return LineHandler(to_line, FileSink(open_file(path, setting), path))
+
+
+def replace(handler: LineHandler, fd: int) -> None:
+    """Have what `file_handler` made write to the file open as `fd`, and own it."""
+    if isinstance(handler.sink, FileSink):
+        handler.sink.replace(fd)
 
 
 # The process has one standard error and one root logger, so it has one handler.
@@ -162,6 +206,17 @@ def _stderr_is_journal() -> bool:
         found = os.fstat(2)
         return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
     return False
+
+
+def tell_suppressed(last: bool = False) -> None:
+    """Say how many lines were left out, if their time is over or this is the `last` word; to be
+    called now and then."""
+    if _handler.floods.held:
+        _handler.acquire()
+        try:
+            _handler.handle_floods(math.inf if last else time.monotonic())
+        finally:
+            _handler.release()
 
 
 class Repeats:

@@ -203,10 +203,11 @@ class SyslogSink:
             self._socket = None
 
 
-def open_file(path: str) -> int:
-    """Open a log file for appending, private to user and group; raises PathError."""
+def open_file(path: str, setting: str = "logging.file") -> int:
+    """Open a log file for appending, private to user and group; raises PathError, which tells
+    the name of the setting."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    remedy = "set logging.file to a plain file in a directory that exists"
+    remedy = f"set {setting} to a plain file in a directory that exists"
     try:
         # O_NONBLOCK: opening a FIFO that nobody reads would wait.
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, FILE_MODE)

@@ -125,6 +125,28 @@ class Flag(Kind):
         return {"type": "boolean"}
 
 
+class FlagOrPath(Flag):
+    """true, false, or an absolute path, which is true and says where to."""
+
+    expects = "true, false or an absolute path"
+
+    def read(self, text: str, plain: bool) -> Any:
+        """The flag or the path."""
+        if text.startswith("/"):
+            return Path(self.expects).read(text, plain)
+        if text in ("true", "false") or text.lower() in scalars.OTHER_FLAGS:
+            return super().read(text, plain)
+        raise ValueError(f"expected {self.expects}, not {text!r}")
+
+    def write(self, value: Any) -> str:
+        """As it is read."""
+        return scalars.quote(value) if isinstance(value, str) else super().write(value)
+
+    def schema(self) -> dict[str, Any]:
+        """Either."""
+        return {"anyOf": [super().schema(), {"type": "string", "pattern": "^/"}]}
+
+
 class Choice(Kind):
     """One of a few words."""
 

@@ -17,6 +17,7 @@ from epolld.config.kinds import (
     Count,
     Duration,
     Flag,
+    FlagOrPath,
     Listing,
     Mappings,
     Octal,
@@ -321,6 +322,14 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             Flag(),
             "SO_REUSEPORT: let other programs bind the same port. Connections that wait in a "
             "listener are lost when it closes, so leave it off without need.",
+        ),
+    ] = False
+    access_log: Annotated[
+        bool | str,
+        Setting(
+            FlagOrPath(),
+            "Log a line for each connection when it ends: who, how long, how much, why. `true`: "
+            "into the daemon's log; a path: into that file, which USR1 opens anew.",
         ),
     ] = False
     v6only: Annotated[

@@ -17,7 +17,7 @@ from epolld import __version__
 from epolld import log as logs
 from epolld.channel import AnyAnswer
 from epolld.config import METRICS, Loaded
-from epolld.errors import ExitCode
+from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.controlsocket import ControlSocket
 from epolld.host.generation import Assignment, Generation, WorkerMain
@@ -26,6 +26,7 @@ from epolld.host.pidfile import PidFile
 from epolld.host.signals import SignalQueue, blocked, sent_by_terminal
 from epolld.host.systemd import Notifier
 from epolld.ledger import MasterState
+from epolld.logsink import open_file
 from epolld.master import upgrade, watchdog
 from epolld.master.commands import Commands
 from epolld.master.control import ControlServer, Session
@@ -296,6 +297,20 @@ class Master:
             self._pool.hand_log(fd)
             self._exporter.hand_log(fd)
             log.info("log file reopened")
+        for path in sorted({each.access_log for each in self._generation.config.services}, key=str):
+            if isinstance(path, str):
+                self._reopen_access_log(path)
+
+    def _reopen_access_log(self, path: str) -> None:
+        """For all workers, also those that leave; the old file stays in use if it cannot be."""
+        try:
+            fd = open_file(path, "access_log")
+        except EpolldError as error:
+            log.error("access log not reopened, still using the old one: %s", error)
+            return
+        self._pool.hand_log(fd, path)
+        os.close(fd)
+        log.info("access log %s reopened", path)
 
     # -- upgrade in place --------------------------------------------------------------------------
 

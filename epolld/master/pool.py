@@ -331,10 +331,10 @@ class Pool:
         worker.send_signal(signal.SIGABRT)
         self._kill_after(worker, KILL_AFTER_ABORT, "aborted, but still there")
 
-    def hand_log(self, fd: int) -> None:
+    def hand_log(self, fd: int, path: str = "") -> None:
         """Have every worker log to another descriptor."""
         for worker in self:
-            worker.channel.send(words.ReopenLog(), (fd,))
+            worker.channel.send(words.ReopenLog(path), (fd,))
 
     def look_for_stuck(self, now: float) -> None:
         """The watchdog's look; to be called every watchdog.LOOK seconds."""

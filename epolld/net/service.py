@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("epolld.connection")
 
+MOVED = "moved"  # among the ends: the connection lives on in another worker
+
 IDLE_GRAINS = 16  # an idle connection ends at most idle_timeout/16 late
 
 
@@ -60,6 +62,7 @@ class Service:
         self.postponed: dict[object, list[Callable[[], object]]] = {}  # calls on frozen transports
         self.tls: TlsServer | None = None
         self.guard: Guard | None = None  # limits, if there are any
+        self.on_end: Callable[[Transport, str], object] | None = None  # with the cause
         # What `get_extra_info` tells beside the transport's own, where there is something.
         self.facts: dict[Transport, dict[str, Any]] = {}
         self.common: Mapping[str, object] = {}  # what it tells of all: worker, application
@@ -156,6 +159,8 @@ class Service:
     def on_refused(self, transport: Transport, cause: str) -> None:
         """A transport has ended before its protocol was introduced to it."""
         self.refuse(cause)
+        if self.on_end is not None:
+            self.on_end(transport, cause)
         self._end(transport)
 
     def count_waiting(self, step: int) -> None:
@@ -165,6 +170,8 @@ class Service:
     def on_closed(self, transport: Transport, cause: str) -> None:
         """A transport has ended or left, and its descriptor is released."""
         self.closed[cause] = self.closed.get(cause, 0) + 1
+        if self.on_end is not None and cause != MOVED:
+            self.on_end(transport, cause)
         self._end(transport)
 
     def _end(self, transport: Transport) -> None:

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from epolld.causes import OTHER
 from epolld.ledger import END_WORD, REFUSAL_WORD, USED_WORDS, Count
 from epolld.net.loop import EventLoop
-from epolld.net.service import Service
+from epolld.net.service import MOVED, Service
 from epolld.net.transport import Transport
 from epolld.scoreboard import Column, Scoreboard
 
-MOVED = "moved"  # no end: the connection lives on in another worker
 LAG_TICKS = 60  # after so many ticks, or up to twice as many, the greatest lag is forgotten
 
 

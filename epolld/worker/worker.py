@@ -38,6 +38,7 @@ from epolld.net.service import Service
 from epolld.net.transport import Transport
 from epolld.scoreboard import Column, WorkerState
 from epolld.worker import boot
+from epolld.worker.accesslogs import AccessLogs, log_ends, open_access_logs
 from epolld.worker.admission import Admission
 from epolld.worker.counting import Counting
 from epolld.worker.inspection import Inspector
@@ -107,6 +108,7 @@ class Worker:
             only_one=worker_count(self._config.workers) == 1,
         )
         self._counting = Counting(self._loop, assignment.scoreboard, assignment.row)
+        self._access_logs: AccessLogs = {}
         self._services: list[Service] = []
         self._receiver = Receiver(self._loop)
         self._donor: Donor | None = None  # when draining
@@ -122,6 +124,7 @@ class Worker:
         """Do all that can fail, and tell the master that it did not. Raises EpolldError."""
         boot.settle_signals(self._signals, self._on_abort)
         self._enter(State.BOOTING)
+        self._access_logs = open_access_logs(self._assignment)
         boot.become(self._assignment)
         loaded = self._assignment.generation.loaded
         metrics.bind(self._assignment.scoreboard.sheet(self._assignment.row))
@@ -145,6 +148,8 @@ class Worker:
                 service.speak_tls(boot.tls_server(self._loop, settings, self._assignment))
             self._services.append(service)
             self._counting.add(service)
+            if settings.access_log:
+                log_ends(service, self._access_logs[settings.access_log], self._loop)
             by_name[settings.name] = service
             openers[settings.name] = limits.protect(service, settings)
             self._has_entrances |= openers[settings.name] is not service
@@ -168,6 +173,7 @@ class Worker:
         self._lifecycle.stop()
         self._runtimes.close(min(max(LAST_LOOK, self._deadline - time.monotonic()), LAST_WORDS))
         self._counting.publish()
+        logs.tell_suppressed(last=True)
 
     # -- what comes from outside -----------------------------------------------------------------
 
@@ -200,9 +206,8 @@ class Worker:
                 self.adopt(descriptors[0])
             case words.Stop():
                 self.stop()
-            case words.ReopenLog():
-                logs.adopt(descriptors[0])
-                boot.arm_faulthandler()
+            case words.ReopenLog(path):
+                self._reopen(path, descriptors[0])
             case words.SetLogLevel(level):
                 logs.set_level(level)
             case words.WalkConnections(number, selection, kill):
@@ -213,6 +218,16 @@ class Worker:
                 self._inspector.walk_no_more(number)
             case words.DumpStacks(number):
                 self._inspector.tell_stacks(number)
+
+    def _reopen(self, path: str, fd: int) -> None:
+        """Log to another file: the daemon's log, or the access log that had this path."""
+        if not path:
+            logs.adopt(fd)
+            boot.arm_faulthandler()
+        elif path in self._access_logs:
+            self._access_logs[path].adopt(fd)
+        else:
+            os.close(fd)
 
     def _on_signals(self, _events: int) -> None:
         for number in self._signals.take():
@@ -366,6 +381,7 @@ class Worker:
         self._counting.tick(now / 1e9, TICK)
         self._accepted[row] = sum(service.accepted for service in self._services)
         self._admission.tick()
+        logs.tell_suppressed()
         if self._has_entrances and self._state is State.DRAINING:
             self._take_leave_of_latecomers()
 

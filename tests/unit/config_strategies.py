@@ -119,6 +119,7 @@ def configs(draw: st.DrawFn) -> Config:
             keepalive=draw(st.booleans()),
             reuseport=draw(st.booleans()),
             v6only=draw(st.booleans()),
+            access_log=draw(st.booleans() | paths),
             tls=draw(maybe() | tls),
             access=draw(access),
             first_byte_timeout=draw(durations),

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from epolld import log, logline, logsink
 from epolld.errors import PathError
+from epolld.floods import Floods, Kind
 from epolld.log import LineHandler, Repeats
 from epolld.logline import MAX_LINE, escape, format_journal, format_json, format_text
 
@@ -587,3 +588,55 @@ def test_repeats_is_bounded():
         repeats.allow(number, 1.0)
     assert repeats.allow(Repeats.MAX_KEYS, 1.0) == (False, 1)
     assert repeats.allow(0, 1.0) == (True, 0)  # forgotten
+
+
+# -- floods ------------------------------------------------------------------------------------
+
+
+def test_the_first_of_a_kind_are_logged_and_the_rest_counted() -> None:
+    floods = Floods()
+    a, b = (Kind("epolld.x", logging.INFO, text, None) for text in "ab")
+    assert [floods.allow(a, 0.0) for _ in range(Floods.BURST + 5)] == (
+        [True] * Floods.BURST + [False] * 5
+    )
+    assert floods.allow(b, 0.0)
+    assert floods.take(Floods.SECONDS - 0.1) == []
+    assert floods.take(Floods.SECONDS) == [(a, 5)]
+    assert floods.take(Floods.SECONDS) == []
+    assert floods.allow(a, Floods.SECONDS)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3)), max_size=200))
+def test_floods_account_for_every_event(events) -> None:
+    floods, now, logged, told = Floods(), 0.0, 0, 0
+    for kind, step in events:
+        now += step
+        told += sum(count for _, count in floods.take(now))
+        logged += floods.allow(Kind("epolld.x", logging.INFO, kind, None), now)
+    told += sum(count for _, count in floods.take(now + Floods.SECONDS))
+    assert logged + told == len(events)
+
+
+def test_a_flood_of_lines_is_cut_and_told(tmp_path) -> None:
+    path = tmp_path / "log"
+    log.configure("info", "file", "text", str(path))
+    peers, master = logging.getLogger("epolld.connection"), logging.getLogger("epolld.master")
+    for number in range(100):
+        peers.info("%s: %s went", "upper", number)
+        master.info("%s", number)  # each is needed
+    log.tell_suppressed(last=True)
+    lines = path.read_text().splitlines()
+    assert sum("went" in line and "more" not in line for line in lines) == Floods.BURST
+    assert sum(" master[" in line for line in lines) == 100
+    assert lines[-1].endswith(f"{100 - Floods.BURST} more like this suppressed: %s: %s went")
+
+
+def test_what_is_raised_makes_another_kind(tmp_path) -> None:
+    path = tmp_path / "log"
+    log.configure("info", "file", "text", str(path))
+    peers = logging.getLogger("epolld.connection")
+    for error in [ValueError("x")] * 30 + [KeyError("y")]:
+        peers.error("it raised", exc_info=error)
+    text = path.read_text()
+    assert text.count("ValueError: x") == Floods.BURST
+    assert text.count("KeyError: 'y'") == 1
