@@ -34,7 +34,7 @@ else:
 
 
 class Batching(Base):
-    """Mixed into a class of transports, before it; the mixture has a slot `batch`."""
+    """Mixed into a class of transports, before it; `batch` is a slot of theirs, empty without."""
 
     if TYPE_CHECKING:
         batch: Batch | None  # set during a batch, and while messages are held back
@@ -99,6 +99,10 @@ class Batching(Base):
                 return
         super()._on_eof()
 
+    def _mixed(self, kind: type[Transport]) -> type[Transport]:
+        """A batch may go on over TLS, too."""
+        return batching(super()._mixed(kind))  # type: ignore[arg-type]
+
     def lose(self, exc: BaseException | None, cause: str) -> None:
         """As the transport's; a batch ends with its connection."""
         if self.batch is not None:
@@ -110,4 +114,4 @@ class Batching(Base):
 def batching(transport_type: type[Transport]) -> type[Transport]:
     """The class of transports that is as `transport_type`, for a framing."""
     name = f"Batching{transport_type.__name__}"
-    return type(name, (Batching, transport_type), {"__slots__": ("batch",)})
+    return type(name, (Batching, transport_type), {"__slots__": ()})

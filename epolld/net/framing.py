@@ -172,6 +172,16 @@ class Framing(Protocol):
         if self._turn is not None and not self._held:
             self._held = list(self._turn)  # which leaves nothing for the loop
 
+    def message_under_way(self) -> object:
+        """For `message_timeout`: None between two messages, else an object that is the same for as
+        long as the message is. It costs a message nothing: what is cut off leaves another rest,
+        and what is added does not, once the rest can grow."""
+        if not self._rest or self._held is not None:
+            return None
+        if isinstance(self._rest, bytes):
+            self._rest = bytearray(self._rest)
+        return self._rest
+
     def pause_writing(self) -> None:
         """The client does not take the answers: by default, take no more from it.
 

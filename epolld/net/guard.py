@@ -163,9 +163,9 @@ class Guard:
     def _look_at_message(self, transport: Transport) -> None:
         """Whether the same message has been under way for too long.
 
-        A protocol that knows where messages begin and end tells by `message_under_way`, which is
-        None between two messages and else equal from one look to the next as long as it is the
-        same message.
+        A protocol that knows where messages begin and end tells by `message_under_way()`: None
+        between two messages, else an object that is the same for as long as the message is.
+        While we do not read, it is not the client who is slow.
         """
         assert self._messages is not None
         if self._is_under_way(transport, self._messages):
@@ -173,10 +173,10 @@ class Guard:
         now = self._loop.now
         limit = self._settings.message_timeout
         tell = getattr(transport.get_protocol(), "message_under_way", None)
-        message = None if tell is None else tell()
+        message = tell() if tell is not None and transport.is_reading() else None
         if message is None:
             self._begun.pop(transport, None)
-        elif transport not in self._begun or self._begun[transport][0] != message:
+        elif transport not in self._begun or self._begun[transport][0] is not message:
             self._begun[transport] = message, now
         elif now - self._begun[transport][1] >= limit:
             self.cut(transport, "message_timeout", f"a message not whole after {limit:g}s")
@@ -277,6 +277,9 @@ class Guarded(Base):
     """
 
     __slots__ = ()
+
+    def _mixed(self, kind: type[Transport]) -> type[Transport]:
+        return guarded(super()._mixed(kind))
 
     def _pause_if_full(self) -> None:
         super()._pause_if_full()

@@ -113,7 +113,7 @@ class Plain(TlsBase):
             discard()
         self._introduced = True
         self._on_secured = on_secured
-        self.__class__ = Handshake  # type: ignore[assignment]
+        self._become(Handshake)
         Handshake.begin(self)  # type: ignore[arg-type]
 
 
@@ -245,7 +245,7 @@ class Handshake(TlsBase):
         ending, self._eof_written = self._eof_written, False
         self._reading = self._wants_data and self._state is OPEN
         self._direct = self._out is None
-        self.__class__ = TlsTransport  # type: ignore[assignment]
+        self._become(TlsTransport)
         if not self._introduced:
             self._introduced = True
             self._guard("connection_made", self)

@@ -374,6 +374,14 @@ class Transport(Traveller):
 
     # -- inside --------------------------------------------------------------------------------
 
+    def _become(self, kind: type[Transport]) -> None:
+        """Go on as a transport of another kind, with what is mixed into this one."""
+        self.__class__ = self._mixed(kind)
+
+    def _mixed(self, kind: type[Transport]) -> type[Transport]:
+        """`kind` with what is mixed into this object's class; each mixture adds itself."""
+        return kind
+
     def _watch(self) -> None:
         """Have epoll report what is wanted now. Errors and hang-ups it reports in any case."""
         if self._state is CLOSED or self._state is FROZEN:

@@ -45,6 +45,7 @@ class Traveller:
         "_service",
         "_state",
         "_writing_paused",
+        "batch",  # for Batching. Here, because transports that become others must look alike
         "bytes_in",
         "bytes_out",
         "id",

@@ -174,7 +174,7 @@ class AsyncioTransport(Transport):
 
     def _suit(self, protocol: object) -> None:
         buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        self.__class__ = BufferedTransport if buffered else AsyncioTransport
+        self._become(BufferedTransport if buffered else AsyncioTransport)
 
     def _force_close(self, exc: BaseException | None) -> None:
         """End the connection because of `exc`; for asyncio's TLS."""

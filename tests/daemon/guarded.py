@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from epolld import Protocol, Transport
+from epolld import LineProtocol, Protocol, Transport
 
 
 class Peer(Protocol):
@@ -31,3 +31,13 @@ class Pours(Protocol):
     def data_received(self, data: bytes) -> None:
         for _ in range(int(data)):
             self.transport.write(bytes(65536))
+
+
+class Lines(LineProtocol):
+    """Answers each line with who sent it; to `pour` with a lot."""
+
+    def line_received(self, line: bytes) -> None:
+        if line == b"pour":
+            self.transport.write(bytes(1 << 24))
+        else:
+            self.send_line(repr(self.transport.get_extra_info("peername")).encode())

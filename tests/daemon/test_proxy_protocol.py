@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+from certificates import Authority
 from harness import Client, Config, Daemon, upper_at
 from processes import eventually
 
@@ -78,6 +80,45 @@ def test_coroutines_and_the_log_know_the_client(daemon: Callable[..., Daemon]) -
     client.sock.sendall(V1 + b"no such order")
     assert client.rest()
     running.expect("closing the connection from 192.0.2.7:4711", r"Traceback|^ |Error")
+
+
+def test_tls_after_the_header_and_limits_on_it(
+    daemon: Callable[..., Daemon], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """All layers at once: the header, TLS, a framing, and its limits."""
+    folder = tmp_path_factory.mktemp("ca")
+    for each in (folder, folder.parent):
+        each.chmod(0o755)
+    authority = Authority(folder)
+    limits = {"write_buffer": "3m", "client_connections": 1}
+    service = peers(protocol="guarded:Lines", tls=authority.issue("localhost"), limits=limits)
+    running = daemon(services=[service])
+    client = running.client(running.address("peer"))
+    client.sock.sendall(V1)
+    client.sock = authority.client().wrap_socket(client.sock, server_hostname="localhost")
+    client.sock.sendall(b"who?\r\n")
+    assert client.line() == b"('192.0.2.7', 4711)\r"
+    again = running.client(running.address("peer"))
+    again.sock.sendall(V1)
+    assert again.is_ended()
+    client.sock.sendall(b"pour\r\n")
+    running.wait_log("peer: 192.0.2.7:4711: .* more than write_buffer")
+    running.expect("write_buffer")
+
+
+def test_threads_know_the_client(daemon: Callable[..., Daemon]) -> None:
+    running = daemon()
+    running.write_module(
+        "blocking",
+        "import socketserver\n"
+        "class Says(socketserver.BaseRequestHandler):\n"
+        "    def handle(self):\n"
+        "        self.request.sendall(repr(self.client_address).encode())\n",
+    )
+    running.reload({"services": [peers(name="upper", protocol="blocking:Says")]})
+    client = running.client()
+    client.sock.sendall(V1)
+    assert client.rest() == b"('192.0.2.7', 4711)"
 
 
 def test_over_a_unix_socket(daemon: Callable[..., Daemon]) -> None:
@@ -156,6 +197,6 @@ def test_a_header_that_comes_after_the_reload(daemon: Callable[..., Daemon]) -> 
     running.reload()
     client.sock.sendall(V1[10:])
     assert heard(client)[1] == ("192.0.2.7", 4711)
-    assert len(running.workers(generation=1)) == 1
+    eventually(lambda: len(running.workers(generation=1)) == 1, what="the other one leaves")
     client.close()
     eventually(lambda: not running.workers(generation=1), what="the old worker leaves")
