@@ -38,7 +38,24 @@ services:
   - {name: echo, bind: "127.0.0.1:7"}
 logging: {target: file, file: /var/log/epolld/epolld.log}
 """
-BROKEN = "workers:\n  count: many\nservices: [{name: upper, bind: 127.0.0.1:1688}]\n"
+BROKEN = "workers:\n  count: many\nservices: [{name: upper, bind: 127.0.0.1:1688, backlog: no}]\n"
+TWO_SOCKETS = """
+services:
+  - {name: upper, bind: "127.0.0.1:1688"}
+  - {name: echo, bind: "127.0.0.1:7"}
+"""
+ECHO_SOCKET = """
+[Socket]
+ListenStream=127.0.0.1:7
+FileDescriptorName=echo
+Service=epolld.service
+"""
+SECOND = """
+master: {title: second}
+services:
+  - {name: upper, bind: "127.0.0.1:1690"}
+"""
+CONTROL = Path("/run/epolld/control.sock")
 
 seen: dict[str, dict[str, Any]] = {}
 
@@ -168,6 +185,8 @@ def install() -> None:
         facts["config"] = CONFIG.read_text()
         facts["user"] = run("getent", "passwd", "epolld")["out"]
         facts["enabled"] = systemctl("is-enabled", "epolld", "epolld.socket")["out"].split()
+        folders = ("/var/lib/epolld", "/var/log/epolld")
+        facts["folders"] = run("stat", "-c", "%U %a", *folders)["out"].splitlines()
     with step("install again") as facts:
         CONFIG.write_text(CONFIG.read_text() + "# mine\n")
         facts["run"] = run(str(PROJECT / "scripts/install"))
@@ -182,6 +201,13 @@ def start() -> None:
         facts["answer"] = run("nc", "-N", "-w", "5", *map(str, ADDRESS), text="hello\n")["out"]
         facts["status"] = systemctl("status", "--no-pager", "epolld")["out"]
         facts["titles"] = titles()
+        facts["control"] = run("stat", "-c", "%U %a", str(CONTROL))["out"].strip()
+        facts["ctl"] = run("epolldctl", "status", "--json")
+        with socket.create_connection(ADDRESS, timeout=PATIENCE):
+            facts["live figures"] = wait_for(
+                "a connection in the status line",
+                lambda: ", 1 connections" in (text := show()["StatusText"]) and text,
+            )
         facts["runtime"] = sorted(os.listdir("/run/epolld"))
         facts["runtime mode"] = oct(os.stat("/run/epolld").st_mode & 0o777)
         facts["pidfile"] = Path("/run/epolld/epolld.pid").read_text().strip()
@@ -194,6 +220,7 @@ def reload() -> None:
     with step("reload") as facts, socket.create_connection(ADDRESS, timeout=PATIENCE) as open_one:
         before, facts["before"], old = journal(), show(), workers()
         facts["run"] = systemctl("reload", "epolld")
+        facts["unit at once"] = show()
         facts["line"] = wait_for_journal("reload done.*", before)
         wait_for("the old workers' end", lambda: not set(old) & set(workers()))
         facts["unit"] = wait_for("running", lambda: (u := show())["SubState"] == "running" and u)
@@ -204,7 +231,9 @@ def reload() -> None:
         CONFIG.write_text(BROKEN)
         before, facts["before"] = journal(), show()
         facts["run"] = systemctl("reload", "epolld")
+        facts["unit at once"] = show()
         facts["line"] = wait_for_journal("reload failed.*", before)
+        facts["journal"] = journal()[len(before) :]
         facts["answer"] = serves()
         facts["unit"] = wait_for("running", lambda: (u := show())["SubState"] == "running" and u)
     with step("reload everything") as facts:
@@ -239,16 +268,22 @@ def kill() -> None:
     with step("master killed") as facts:
         facts["before"], old = show(), processes()
         os.kill(int(facts["before"]["MainPID"]), signal.SIGKILL)
-        facts["unit"] = wait_for(
-            "another master",
-            lambda: (
-                (unit := show())["ActiveState"] == "active"
-                and unit["MainPID"] not in ("0", facts["before"]["MainPID"])
-                and unit
-            ),
-        )
+        facts["unit"] = wait_for("another master", lambda: another_master(facts["before"]))
         facts["answer"] = serves()
         facts["left"] = sorted(set(old) & set(processes()))
+    with step("master hung") as facts:
+        facts["before"], before = show(), journal()
+        os.kill(int(facts["before"]["MainPID"]), signal.SIGSTOP)
+        facts["line"] = wait_for_journal(".*[Ww]atchdog.*", before)
+        facts["unit"] = wait_for("another master", lambda: another_master(facts["before"]))
+        facts["answer"] = serves()
+
+
+def another_master(before: dict[str, str]) -> dict[str, str] | None:
+    """What systemd holds of the unit once it has another main process than `before`."""
+    unit = show()
+    fresh = unit["MainPID"] not in ("0", before["MainPID"])
+    return unit if unit["ActiveState"] == "active" and fresh else None
 
 
 def upgrade() -> None:
@@ -379,6 +414,47 @@ def activate() -> None:
         facts["refuses"] = port_refuses()
 
 
+def activate_many() -> None:
+    """Two sockets with names; either one starts the daemon, and gets an answer after a kill."""
+    original = CONFIG.read_text()
+    with step("sockets") as facts:
+        CONFIG.write_text(TWO_SOCKETS)
+        Path("/etc/systemd/system/epolld-echo.socket").write_text(ECHO_SOCKET)
+        systemctl("daemon-reload")
+        facts["run"] = systemctl("start", "epolld.socket", "epolld-echo.socket")
+        facts["before"] = show()
+        facts["echo"], facts["upper"] = ask(("127.0.0.1", 7)), ask(ADDRESS)
+        facts["unit"] = show()
+        systemctl("stop", "epolld")
+        facts["upper after stop"], facts["echo after stop"] = ask(ADDRESS), ask(("127.0.0.1", 7))
+        before = show()
+        os.kill(int(before["MainPID"]), signal.SIGKILL)
+        clients = [call(ADDRESS), call(("127.0.0.1", 7))]  # not refused: the sockets are there
+        wait_for("another master", lambda: another_master(before))
+        facts["after kill"] = [hear(client) for client in clients]
+        facts["used"] = run("epolldctl", "services")["out"]
+        systemctl("stop", "epolld.socket", "epolld-echo.socket", "epolld")
+    CONFIG.write_text(original)
+
+
+def instance() -> None:
+    """Another one beside the first, with a configuration of its own."""
+    with step("instance") as facts:
+        systemctl("start", "epolld")
+        CONFIG.with_name("second.yaml").write_text(SECOND)
+        facts["run"] = systemctl("start", "epolld@second")
+        facts["answers"] = [ask(ADDRESS), ask(("127.0.0.1", 1690))]
+        facts["ctl"] = run("epolldctl", "--instance", "second", "status", "--json")
+        facts["reload"] = systemctl("reload", "epolld@second")
+        facts["generation"] = run("epolldctl", "--instance", "second", "status", "--json")
+        facts["first"] = run("epolldctl", "status", "--json")
+        security = run("systemd-analyze", "security", "--no-pager", "epolld@second")
+        facts["security"] = security["out"]
+        facts["stop"] = systemctl("stop", "epolld@second")
+        facts["first lives"] = ask(ADDRESS)
+        systemctl("stop", "epolld")
+
+
 def uninstall() -> None:
     """While it runs."""
     with step("uninstall") as facts:
@@ -388,6 +464,8 @@ def uninstall() -> None:
         facts["left"] = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
         places = ("/opt/epolld", "/etc/systemd/system/epolld.service", "/run/epolld")
         places += ("/etc/systemd/system/epolld.socket", "/etc/sysusers.d/epolld.conf")
+        places += ("/etc/systemd/system/epolld@.service", "/etc/tmpfiles.d/epolld.conf")
+        places += ("/usr/local/bin/epolldctl",)
         facts["there"] = [place for place in places if os.path.lexists(place)]
         facts["config"] = CONFIG.read_text()
         facts["user"] = run("getent", "passwd", "epolld")["out"]
@@ -396,7 +474,9 @@ def uninstall() -> None:
 
 def main() -> None:
     """All steps, in the only order in which they make sense."""
-    for act in (install, start, reload, kill, upgrade, restart, stop, start_broken, activate):
+    for act in (install, start, reload, kill, upgrade, restart, stop, start_broken):
+        act()
+    for act in (activate, activate_many, instance):
         act()
     seen["journal"] = {"text": journal()}
     uninstall()

@@ -3,6 +3,9 @@
 Judges what inside.py saw in tests/systemd-box; all tests share one boot.
 """
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,8 @@ import pytest
 pytestmark = pytest.mark.timeout(420)
 
 Seen = dict[str, Any]
+
+SYSTEMD = Path(__file__).parents[2] / "systemd"
 
 
 def step(seen: Seen, name: str) -> dict[str, Any]:
@@ -35,6 +40,7 @@ def test_install_sets_up_everything_and_enables_nothing(seen: Seen) -> None:
     assert facts["user"].split(":")[0] == "epolld"
     assert facts["user"].strip().endswith("nologin")
     assert facts["enabled"] == ["disabled", "disabled"]
+    assert facts["folders"] == ["epolld 750", "epolld 750"]
 
 
 def test_install_again_keeps_the_configuration(seen: Seen) -> None:
@@ -58,6 +64,17 @@ def test_status_tells_who_serves_what(seen: Seen) -> None:
     assert "generation 1" in facts["unit"]["StatusText"]
 
 
+def test_the_status_line_has_live_figures(seen: Seen) -> None:
+    assert "1 connections" in step(seen, "start")["live figures"]
+
+
+def test_the_operators_command_finds_the_daemon(seen: Seen) -> None:
+    facts = step(seen, "start")
+    assert facts["control"] == "epolld 600"
+    assert succeeded(facts["ctl"])
+    assert str(json.loads(facts["ctl"]["out"])["pid"]) == facts["unit"]["MainPID"]
+
+
 def test_all_processes_run_as_the_service_user(seen: Seen) -> None:
     facts = step(seen, "start")
     assert len(facts["titles"]) >= 2
@@ -78,6 +95,7 @@ def test_the_unit_is_as_closed_as_promised(seen: Seen) -> None:
 def test_reload_makes_a_new_generation_of_the_same_master(seen: Seen) -> None:
     facts = step(seen, "reload")
     assert succeeded(facts["run"])
+    assert "generation 2" in facts["unit at once"]["StatusText"]  # reload waits for the outcome
     assert "generation 2" in facts["line"]
     assert "generation 2" in facts["unit"]["StatusText"]
     assert facts["unit"]["MainPID"] == facts["before"]["MainPID"]
@@ -87,6 +105,11 @@ def test_reload_makes_a_new_generation_of_the_same_master(seen: Seen) -> None:
 
 def test_reload_of_a_wrong_file_changes_nothing_and_says_where(seen: Seen) -> None:
     facts = step(seen, "reload broken")
+    assert facts["run"]["code"] != 0
+    for place in ("2:10: workers.count", "3:57: services.upper.backlog"):
+        assert f"/etc/epolld/epolld.yaml:{place}: " in facts["journal"]
+        assert f"epolldctl: /etc/epolld/epolld.yaml:{place}: " in facts["journal"]
+    assert "2:10: workers.count: " in facts["unit at once"]["StatusText"]
     assert "/etc/epolld/epolld.yaml:2:10: workers.count: " in facts["line"]
     assert facts["answer"] == "HELLO\n"
     assert facts["unit"]["ActiveState"] == "active"
@@ -119,6 +142,13 @@ def test_a_killed_master_is_started_anew(seen: Seen) -> None:
     assert facts["answer"] == "HELLO\n"
     assert int(facts["unit"]["NRestarts"]) == int(facts["before"]["NRestarts"]) + 1
     assert facts["left"] == []
+
+
+def test_the_watchdog_ends_a_hung_master_and_another_starts(seen: Seen) -> None:
+    facts = step(seen, "master hung")
+    assert "atchdog" in facts["line"]
+    assert facts["answer"] == "HELLO\n"
+    assert int(facts["unit"]["NRestarts"]) == int(facts["before"]["NRestarts"]) + 1
 
 
 def test_an_upgrade_keeps_the_main_process_the_watchdog_and_live_connections(seen: Seen) -> None:
@@ -211,6 +241,46 @@ def test_the_first_client_starts_a_socket_activated_daemon(seen: Seen) -> None:
     assert facts["answer again"] == "HELLO\n"
     assert succeeded(facts["stop all"])
     assert facts["refuses"]
+
+
+def test_several_named_sockets_start_the_daemon_and_outlive_it(seen: Seen) -> None:
+    facts = step(seen, "sockets")
+    assert succeeded(facts["run"])
+    assert facts["before"]["ActiveState"] == "inactive"
+    assert (facts["echo"], facts["upper"]) == ("hello\n", "HELLO\n")
+    assert facts["unit"]["ActiveState"] == "active"
+    assert (facts["echo after stop"], facts["upper after stop"]) == ("hello\n", "HELLO\n")
+    assert facts["after kill"] == ["HELLO\n", "hello\n"]
+
+
+def test_instances_live_beside_each_other(seen: Seen) -> None:
+    facts = step(seen, "instance")
+    assert succeeded(facts["run"])
+    assert facts["answers"] == ["HELLO\n", "HELLO\n"]
+    assert json.loads(facts["ctl"]["out"])["config"] == "/etc/epolld/second.yaml"
+    assert succeeded(facts["reload"])
+    assert json.loads(facts["generation"]["out"])["generation"] == 2
+    assert json.loads(facts["first"]["out"])["generation"] == 1
+    overall = facts["security"].splitlines()[-1]
+    assert float(overall.split(":")[1].split()[0]) <= 1.5, overall
+    assert succeeded(facts["stop"])
+    assert facts["first lives"] == "HELLO\n"
+
+
+def test_the_template_is_the_unit_with_other_names() -> None:
+    """epolld@.service has every line of epolld.service, and no other."""
+
+    def lines(name: str) -> list[str]:
+        text = (SYSTEMD / name).read_text()
+        return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+    expected = [
+        re.sub(r"(Directory=|/run/)epolld\b", r"\1epolld-%i", line)
+        .replace("/epolld.yaml", "/%i.yaml")
+        .replace("stream protocols", "stream protocols (%i)")
+        for line in lines("epolld.service")
+    ]
+    assert lines("epolld@.service") == expected
 
 
 def test_uninstall_leaves_the_configuration_and_the_user(seen: Seen) -> None:
