@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOCAL_CONFIG = "etc/epolld.yaml"
 SYSTEM_CONFIG = "/etc/epolld/epolld.yaml"
 
+OPTIONAL = ("prometheus_client", "rich")  # modules of extras: an installation may lack them
+
 EXIT_CODES = """\
 exit codes:
   0   stopped as told; --check: OK; --daemonize: the workers are ready
@@ -218,6 +220,8 @@ def _import_all() -> list[str]:
             try:
                 importlib.import_module(module.name)
             except Exception as error:
+                if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL:
+                    continue  # who uses it without having it is told so elsewhere
                 problems.append(f"cannot import {module.name}: {type(error).__name__}: {error}")
     return problems
 
