@@ -71,7 +71,7 @@ static int open_connection(struct target target, int n, int flags) {
 }
 
 /* One small request and its answer, blocking: proves that the server has accepted. */
-static void greet(int fd, double timeout) {
+__attribute__((unused)) static void greet(int fd, double timeout) {
     char text[4] = { 'p', 'i', 'n', 'g' };
     struct timeval limit = { .tv_sec = (long)timeout };
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);

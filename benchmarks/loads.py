@@ -69,12 +69,12 @@ class Load:
 
 
 @contextlib.contextmanager
-def opened(port: int, **options: object) -> Iterator[Load]:
+def opened(port: int, program: str = "load", **options: object) -> Iterator[Load]:
     """The C load with its connections open and warm; options are those of `load.c`.
 
     `opened(port, connections=50, messages=1000, burst=True)`: underscores become dashes.
     """
-    command = [str(BIN / "load"), "--steps", "--port", str(port)]
+    command = [str(BIN / program), "--steps", "--port", str(port)]
     for name, value in options.items():
         if value is not False:
             command.append("--" + name.replace("_", "-"))

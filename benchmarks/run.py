@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import report
 import servers
-from measures import accepts, handover, keyvalue, lines, memory, message, reload, startup
+from measures import accepts, handover, keyvalue, lines, memory, message, reload, startup, tls
 
 MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
     "message": message.measure,
@@ -26,6 +26,7 @@ MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
     "startup": startup.measure,
     "reload": reload.measure,
     "handover": handover.measure,
+    "tls": tls.measure,
 }
 
 

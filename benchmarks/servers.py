@@ -41,6 +41,10 @@ master:
     protocol: {protocol}
     bind: 127.0.0.1:{port}
 """
+TLS_CONFIG = "    tls: {{certificate: {certificate}, key: {key}}}\n"
+
+OPENSSL_HEADER = Path("/usr/include/openssl/ssl.h")  # of libssl-dev; for tls_load.c
+CERTIFICATE, KEY = BIN / "tls.pem", BIN / "tls.key"
 
 
 class BenchmarkError(Exception):
@@ -118,6 +122,9 @@ def build() -> None:
     BIN.mkdir(exist_ok=True)
     for source in (HERE / "load.c", HERE / "steady.c", HERE / "peers/upper_c.c"):
         _compile(source, BIN / source.stem)
+    if OPENSSL_HEADER.exists() and shutil.which("openssl"):
+        _compile(HERE / "tls_load.c", BIN / "tls_load", "-lssl", "-lcrypto")
+        _make_certificate()
     if shutil.which("go"):
         main = HERE / "peers/upper_go/main.go"
         if _older(BIN / "upper_go", main):
@@ -167,16 +174,17 @@ def running(
     settings: str = "",
     python: str = sys.executable,
     protocol: str = "upper",
+    tls: bool = False,
 ) -> Iterator[Server]:
     """A server that is ready; stopped with its whole family on leaving.
 
     `settings` are lines for epolld's `workers:` section. The default configuration is used
     for all else. `python` is the interpreter that runs epolld, `protocol` what it serves. A peer
-    is named as its file in `peers/` is, with or without `upper_`.
+    is named as its file in `peers/` is, with or without `upper_`; with `tls` without `echo_tls_`.
     """
     with tempfile.TemporaryDirectory(prefix="epolld-bench-") as folder:
         port = _free_port()
-        command = _command(name, port, workers, Path(folder), settings, python, protocol)
+        command = _command(name, port, workers, Path(folder), settings, python, protocol, tls)
         environment = {**os.environ, "GOMAXPROCS": "1", "PYTHONPATH": str(HERE.parent)}
         with pinned(core):
             server = Server(
@@ -203,7 +211,14 @@ def running(
 
 
 def _command(
-    name: str, port: int, workers: int, folder: Path, settings: str, python: str, protocol: str
+    name: str,
+    port: int,
+    workers: int,
+    folder: Path,
+    settings: str,
+    python: str,
+    protocol: str,
+    tls: bool,
 ) -> list[str]:
     """How each server is launched."""
     if name == "epolld":
@@ -211,8 +226,12 @@ def _command(
         config = folder / "epolld.yaml"
         config.write_text(
             CONFIG.format(folder=folder, workers=section, protocol=protocol, port=port)
+            + (TLS_CONFIG.format(certificate=CERTIFICATE, key=KEY) if tls else "")
         )
         return [python, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
+    if tls:
+        script = HERE / f"peers/echo_tls_{name}.py"
+        return [sys.executable, str(script), str(port), str(CERTIFICATE), str(KEY)]
     peers = HERE / "peers"
     for script in (LESSONS / f"upper_{name}.py", peers / f"upper_{name}.py", peers / f"{name}.py"):
         if script.exists():
@@ -244,11 +263,19 @@ def _end_orphan(pid: int) -> None:
             os.close(handle)
 
 
-def _compile(source: Path, target: Path) -> None:
+def _make_certificate() -> None:
+    """A certificate that nobody but tls_load trusts, with the kind of key that most have."""
+    if not CERTIFICATE.exists():
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650"
+        files = ["-subj", "/CN=localhost", "-keyout", str(KEY), "-out", str(CERTIFICATE)]
+        subprocess.run([*command.split(), *files], check=True, stderr=subprocess.DEVNULL)
+
+
+def _compile(source: Path, target: Path, *libraries: str) -> None:
     """Compile one C program, if it or a header beside it is newer than the result."""
     if any(_older(target, each) for each in (source, *source.parent.glob("*.h"))):
         command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(target), str(source)]
-        subprocess.run(command, check=True)
+        subprocess.run([*command, *libraries], check=True)
 
 
 def _older(target: Path, source: Path) -> bool:

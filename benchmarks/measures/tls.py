@@ -1,0 +1,88 @@
+"""CPU time of TLS: of a message, small and as long as a record, and of a handshake."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import loads
+import processes
+import servers
+import stats
+from report import Bar, Result
+
+CONNECTIONS = 50
+COMERS = 16  # connections at a time that shake hands
+
+# Name, options of the load, of the whole and of a quick run.
+LOADS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "64 bytes": (
+        {"size": 64, "messages": 40_000, "warmup": 4000},
+        {"size": 64, "messages": 15_000, "warmup": 2000},
+    ),
+    "16 KiB": (
+        {"size": 16384, "messages": 15_000, "warmup": 2000},
+        {"size": 16384, "messages": 6000, "warmup": 1000},
+    ),
+    "handshake": (
+        {"handshakes": 1500, "warmup": 150, "connections": COMERS},
+        {"handshakes": 600, "warmup": 100, "connections": COMERS},
+    ),
+}
+BARS = (
+    ("64 bytes", "asyncio", 1.0),
+    ("64 bytes", "uvloop", 1.05),
+    ("16 KiB", "asyncio", 1.0),
+    ("16 KiB", "uvloop", 1.05),
+    ("handshake", "uvloop", 1.0),
+)
+
+
+def measure(names: Sequence[str], quick: bool) -> Result:
+    """epolld, asyncio and uvloop side by side; all do the same in OpenSSL."""
+    if not (servers.BIN / "tls_load").exists():
+        raise servers.BenchmarkError("tls needs libssl-dev and openssl, to build tls_load.c")
+    names = [name for name in names if name in ("epolld", "asyncio", "uvloop")]
+    rounds = 3 if quick else 9
+    costs: dict[str, dict[str, list[float]]] = {
+        load: {name: [] for name in names} for load in LOADS
+    }
+    for _ in range(rounds):
+        for name in random.sample(names, len(names)):
+            with servers.running(name, protocol="echo", tls=True) as server:
+                for load, options in LOADS.items():
+                    costs[load][name].append(_cost(server, options[quick]))
+    result = Result(
+        name="tls",
+        title=f"CPU time over TLS 1.3, {CONNECTIONS} connections, {rounds} rounds",
+        columns=("load", "server", "CPU µs (spread)", "to asyncio", "to uvloop"),
+        raw=costs,
+    )
+    for load, found in costs.items():
+        for name in names:
+            ratios = [_ratio(found, name, peer) for peer in ("asyncio", "uvloop")]
+            result.rows.append((load, name, str(stats.summarize(found[name])), *ratios))
+    for load, peer, limit in BARS:
+        if {"epolld", peer} <= set(names):
+            found = costs[load]
+            ratio = stats.summarize(stats.ratios(found["epolld"], found[peer])).median
+            result.bars.append(Bar(f"{load}, epolld to {peer}", ratio, limit, "times"))
+    return result
+
+
+def _cost(server: servers.Server, options: dict[str, Any]) -> float:
+    """Microseconds of CPU time for each message or handshake."""
+    given = {"connections": CONNECTIONS, **options}
+    with loads.opened(server.port, program="tls_load", **given) as load:
+        family = processes.family(server.pid)
+        before = processes.cpu_time(family)
+        report = load.run()
+        spent = processes.cpu_time(family) - before
+    return round(spent.run / report["messages"] / 1000, 3)
+
+
+def _ratio(found: dict[str, list[float]], name: str, base: str) -> str:
+    if base not in found:
+        return "-"
+    return f"{stats.summarize(stats.ratios(found[name], found[base])).median:.3f}"
