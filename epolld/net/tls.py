@@ -250,15 +250,19 @@ class TlsTransport(TlsBase):
 
     def _gather(self, first: bytes) -> bytes:
         """All that can be read now, `first` before it; notes the peer's end, if that has come."""
-        parts = [first]
+        parts = [first] if first else []
         try:
             while part := self._tls.read(RECORD):
                 parts.append(part)
-            self._ended = True
+                if not self._incoming.pending:  # another try would cost an exception
+                    break
+            else:
+                self._ended = True
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLWantReadError:
-            if self._outgoing.pending:
+            # What OpenSSL wants to say (a key update, a session ticket) leaves with our next words.
+            if not parts and self._outgoing.pending:
                 self._send(self._outgoing.read())
         except ssl.SSLError as exc:
             self._break(exc)
