@@ -38,6 +38,7 @@ class Batching(Base):
 
     if TYPE_CHECKING:
         batch: Batch | None  # set during a batch, and while messages are held back
+        write_through = Transport.write  # the transport's own
     else:
         __slots__ = ()
 
@@ -49,7 +50,7 @@ class Batching(Base):
         """As the transport's, after what was answered before."""
         if self.batch is not None:
             self.batch.flush()
-        super().write(data)
+        self.write_through(data)
 
     def write_eof(self) -> None:
         """As the transport's, after what was answered before."""
@@ -69,6 +70,18 @@ class Batching(Base):
         if self.batch is not None:
             self.batch.flush()
         super().abort()
+
+    def get_write_buffer_size(self) -> int:
+        """As the transport's; what was answered counts."""
+        if self.batch is not None:
+            self.batch.flush()
+        return super().get_write_buffer_size()
+
+    def is_reading(self) -> bool:
+        """As the transport's; what was answered may be what pauses it."""
+        if self.batch is not None:
+            self.batch.flush()
+        return super().is_reading()
 
     def pause_reading(self) -> None:
         """As the transport's; the rest of what came in the same receive is held back, too."""
@@ -114,4 +127,5 @@ class Batching(Base):
 def batching(transport_type: type[Transport]) -> type[Transport]:
     """The class of transports that is as `transport_type`, for a framing."""
     name = f"Batching{transport_type.__name__}"
-    return type(name, (Batching, transport_type), {"__slots__": ()})
+    members = {"__slots__": (), "write_through": transport_type.write}
+    return type(name, (Batching, transport_type), members)

@@ -11,6 +11,7 @@ buffer, and one in a message no more than `max_length` and one receive.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -30,6 +31,8 @@ CUT_AHEAD = 256
 COLLECT = 256
 SEND_FROM = 4096
 
+NO_ANSWERS: list[bytes] = []  # outside a batch; nobody appends to it
+
 Buffer = bytes | bytearray | memoryview
 Callbacks = tuple[Callable[[Any], object], list[Any]]  # what to call, and with what, one by one
 
@@ -37,12 +40,14 @@ Callbacks = tuple[Callable[[Any], object], list[Any]]  # what to call, and with 
 class Framing(Protocol):
     """The base of the framings; a subclass says how messages are cut off and put together."""
 
-    __slots__ = ("_answers", "_held", "_rest", "_turn")
+    __slots__ = ("_answers", "_collect_below", "_held", "_rest", "_turn")
 
     adapt_transport = staticmethod(batching)  # the service calls it with its class of transports
     max_length = 99999  # bytes of a message
+    _appends_below = SEND_FROM  # what `_collect_below` is in a batch
 
-    _answers: list[bytes] | None  # to be sent at the end of the batch; None: there is no batch
+    _answers: list[bytes]  # to be sent at the end of the batch
+    _collect_below: int  # bytes from which an answer is no matter of a mere append; 0: any is
     _turn: Iterator[Any] | None  # the messages that are being handed out
     # Cut, but not handed out because the batch was stopped. None if nothing was stopped, and then
     # there is no whole message in `_rest` between two callbacks.
@@ -52,9 +57,16 @@ class Framing(Protocol):
     def __new__(cls, *args: object, **options: object) -> Self:
         """Set up here, so that an `__init__` of one's own need not call this class's."""
         self = super().__new__(cls)
-        self._answers = self._turn = self._held = None
+        self._answers = NO_ANSWERS
+        self._collect_below = 0
+        self._turn = self._held = None
         self._rest = b""
         return self
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """A class with a `pause_writing` of its own may send until that is called: see `_send`."""
+        super().__init_subclass__(**options)
+        cls._appends_below = SEND_FROM if cls.pause_writing is Framing.pause_writing else 0
 
     # -- what a format defines -------------------------------------------------------------------
 
@@ -116,13 +128,16 @@ class Framing(Protocol):
         transport.batch = self
         answers: list[bytes] = []
         self._answers = answers
+        self._collect_below = self._appends_below
         try:
             for message in turn:
                 receive(message)
         finally:
-            self._turn = self._answers = transport.batch = None
+            self._turn = transport.batch = None
+            self._answers = NO_ANSWERS
+            self._collect_below = 0
             if answers:
-                transport.write(self._join(answers))
+                self._write(answers)
 
     def _hand_out_singly(self, receive: Callable[[Any], object], turn: Iterator[Any]) -> None:
         """Send each answer at once, and look after each message whether that was the last."""
@@ -161,11 +176,10 @@ class Framing(Protocol):
 
     def flush(self) -> None:
         """Send what was answered up to now; by itself that happens at the end of the batch."""
-        answers = self._answers
-        if answers:
-            data = self._join(answers)
-            answers.clear()
-            self.transport.write(data)
+        if self._answers:
+            answers = self._answers.copy()
+            self._answers.clear()
+            self._write(answers)
 
     def stop(self) -> None:
         """Hand out no more; the batch ends when the callback in which we are has returned."""
@@ -197,15 +211,33 @@ class Framing(Protocol):
     # -- output ----------------------------------------------------------------------------------
 
     def _send(self, answer: Buffer) -> None:
-        """Send now what is not to be collected: outside a batch, or much."""
+        """Send what is not merely to be appended: outside a batch, or much, or in doubt.
+
+        Collecting is bounded here; where it is not, somebody else sees to it: `_collect_below`
+        bounds the answers, CUT_AHEAD the messages, and whoever asks the transport how full it is
+        has all sent first.
+        """
         if not isinstance(answer, bytes):
             answer = bytes(memoryview(answer))  # TypeError for all that is not bytes-like
-        if self._answers is None:
+        if self._turn is None or not isinstance(self.transport, Batching):
             self.transport.write(self._join([answer]))
         else:
             self._answers.append(answer)
             if len(answer) >= SEND_FROM or len(self._answers) >= COLLECT:
                 self.flush()
+
+    def _write(self, answers: list[bytes]) -> None:
+        """Write what was collected, up to anything that is not bytes."""
+        transport: Any = self.transport
+        try:
+            data = self._join(answers)
+        except TypeError:
+            good = list(itertools.takewhile(lambda each: isinstance(each, Buffer), answers))
+            bad = type(answers[len(good)]).__name__
+            if good:
+                transport.write_through(self._join(good))
+            raise TypeError(f"what is sent must be bytes, not {bad}") from None
+        transport.write_through(data)
 
     def _end(self, reason: str, cause: str) -> None:
         """End the connection because of what the peer sent; `cause` is a name of causes.py."""

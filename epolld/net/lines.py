@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
-from epolld.net.framing import COLLECT, CUT_AHEAD, SEND_FROM, Buffer, Callbacks, Framing
+from epolld.net.framing import CUT_AHEAD, Callbacks, Framing
 
 # What the input is, and the letters for it in a frozen state.
 LINES, RAW, SKIPPING = b"L", b"R", b"S"  # SKIPPING: up to the end of a line that is too long
@@ -54,16 +54,10 @@ class LineProtocol(Framing):
 
     # -- for the subclass to call ----------------------------------------------------------------
 
-    def send_line(self, line: Buffer) -> None:
-        """Send `line` and the delimiter."""
-        answers = self._answers
-        if (
-            answers is not None
-            and line.__class__ is bytes
-            and len(line) < SEND_FROM
-            and len(answers) < COLLECT
-        ):
-            answers.append(line)
+    def send_line(self, line: bytes) -> None:
+        """Send `line` and the delimiter. Other bytes-like objects do as long as none changes."""
+        if len(line) < self._collect_below:
+            self._answers.append(line)
         else:
             self._send(line)
 
@@ -171,7 +165,8 @@ class LineProtocol(Framing):
         return self.delimiter.join([*messages, b""])
 
     def _join(self, answers: list[bytes]) -> bytes:
-        return self.delimiter.join([*answers, b""])
+        answers.append(b"")
+        return self.delimiter.join(answers)
 
     def _frozen(self) -> bytes:
         state = super()._frozen()

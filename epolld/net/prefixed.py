@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Literal, Self
 
-from epolld.net.framing import COLLECT, CUT_AHEAD, SEND_FROM, Buffer, Callbacks, Framing
+from epolld.net.framing import CUT_AHEAD, Buffer, Callbacks, Framing
 
 CODECS = {
     (size, order): struct.Struct(sign + letter)
@@ -63,9 +63,8 @@ class Prefixed(Framing):
         if not isinstance(message, bytes):
             message = bytes(memoryview(message))  # TypeError for all that is not bytes-like
         frame = self._frame(message)
-        answers = self._answers
-        if answers is not None and len(message) < SEND_FROM and len(answers) < COLLECT:
-            answers += frame
+        if len(message) < self._collect_below:
+            self._answers += frame
         else:
             self._send(b"".join(frame))
 

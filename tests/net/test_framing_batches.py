@@ -9,7 +9,7 @@ import pytest
 from framed import ALL, answer, connected, framed
 from wiring import receive, run_until, settle
 
-from epolld.net.framing import COLLECT, CUT_AHEAD, SEND_FROM, Framing
+from epolld.net.framing import CUT_AHEAD, SEND_FROM, Framing
 from epolld.net.loop import EventLoop
 
 pytestmark = pytest.mark.parametrize("cls", ALL)
@@ -195,25 +195,31 @@ def test_closed_while_messages_wait(loop: EventLoop, cls: type[Framing]) -> None
 # -- how much is collected -----------------------------------------------------------------------
 
 
-def test_a_client_that_takes_no_answers_is_not_read(loop: EventLoop, cls: type[Framing]) -> None:
+@pytest.mark.parametrize("size", [4000, 10_000])
+def test_a_client_that_takes_no_answers_is_not_read(
+    loop: EventLoop, cls: type[Framing], size: int
+) -> None:
     """However small its requests are, and however much came in one receive."""
 
     class Big(cls):  # type: ignore[misc, valid-type]
         max_length = 2**20
+        most = 0
 
         def note(self, kind: str, what: Any) -> None:
             super().note(kind, what)
             if kind == "message":
-                answer(self, bytes(10_000))
-                assert self.transport.get_write_buffer_size() < 2**20
+                answer(self, bytes(size))
+                self.most = max(self.most, sum(map(len, self._answers)))
 
     protocol = Big()
     with connected(loop, protocol) as peer:
         peer.send(framed(cls, [b"x"] * 2000))
-        assert 1 < len(protocol.got) < 200
+        assert 1 < len(protocol.got) < 2 * CUT_AHEAD
         assert not protocol.transport.is_reading()
+        assert protocol.transport.get_write_buffer_size() < CUT_AHEAD * SEND_FROM
+        assert protocol.most <= CUT_AHEAD * SEND_FROM
         got = bytearray()
-        wanted = framed(Big, [bytes(10_000)] * 2000)
+        wanted = framed(Big, [bytes(size)] * 2000)
 
         def taken() -> bool:
             got.extend(receive(peer.sock) or b"")
@@ -223,13 +229,22 @@ def test_a_client_that_takes_no_answers_is_not_read(loop: EventLoop, cls: type[F
         assert got == wanted
 
 
+def produce(protocol: Any, paused: Callable[[], bool]) -> None:
+    """Send until it is enough."""
+    for _ in range(1_000_000):
+        if paused():
+            return
+        answer(protocol, b"more and more")
+    raise AssertionError("nobody said that it is enough")
+
+
 def test_who_produces_until_told_to_pause_is_told(loop: EventLoop, cls: type[Framing]) -> None:
     class Producing(cls):  # type: ignore[misc, valid-type]
         paused = False
 
         def note(self, kind: str, what: Any) -> None:
-            while kind == "message" and not self.paused:
-                answer(self, b"more")
+            if kind == "message":
+                produce(self, lambda: self.paused)
 
         def pause_writing(self) -> None:
             self.paused = True
@@ -241,25 +256,30 @@ def test_who_produces_until_told_to_pause_is_told(loop: EventLoop, cls: type[Fra
     with connected(loop, protocol) as peer:
         peer.send(framed(cls, [b"go"]))
         assert protocol.paused
+        assert peer.service.closed == {}
         protocol.transport.abort()
 
 
-def test_small_answers_are_collected_up_to_a_bound(loop: EventLoop, cls: type[Framing]) -> None:
-    most = 0
+@pytest.mark.parametrize(
+    "enough",
+    [
+        lambda transport: not transport.is_reading(),
+        lambda transport: transport.get_write_buffer_size() > 1000,
+    ],
+    ids=["is_reading", "get_write_buffer_size"],
+)
+def test_who_produces_and_asks_is_told(
+    loop: EventLoop, cls: type[Framing], enough: Callable[[Any], bool]
+) -> None:
+    def go(self: Any) -> None:
+        produce(self, lambda: enough(self.transport))
 
-    class Many(cls):  # type: ignore[misc, valid-type]
-        def note(self, kind: str, what: Any) -> None:
-            nonlocal most
-            for _ in range(3 * COLLECT if kind == "message" else 0):
-                answer(self, b"x" * (SEND_FROM - 1))
-                most = max(most, len(self._answers))
-            self.transport.abort()
-
-    Many.max_length = SEND_FROM
-    protocol = Many()
+    protocol = answering(cls, go=go)
     with connected(loop, protocol) as peer:
         peer.send(framed(cls, [b"go"]))
-    assert most <= COLLECT + 3
+        assert peer.service.closed == {}
+        assert protocol.transport.get_write_buffer_size() > 1000
+        protocol.transport.abort()
 
 
 # -- transports of somebody else -------------------------------------------------------------------

@@ -7,6 +7,7 @@ import logging
 import pytest
 from framed import CrLf, Lines, connected
 
+from epolld.net.framing import NO_ANSWERS
 from epolld.net.loop import EventLoop
 
 
@@ -178,12 +179,11 @@ def test_nothing_is_kept_between_lines(loop: EventLoop) -> None:
         peer.send(b"a\nb")
         peer.send(b"c\n")
         assert protocol.got == [b"a", b"bc"]
-        assert (protocol._rest, protocol._held, protocol._turn, protocol._answers) == (
-            b"",
-            None,
-            None,
-            None,
-        )
+        assert protocol._rest == b""
+        assert protocol._held is None
+        assert protocol._turn is None
+        assert protocol._answers is NO_ANSWERS
+        assert not NO_ANSWERS
         assert protocol.transport.batch is None
 
 
@@ -194,18 +194,22 @@ def test_what_is_sent_must_be_bytes(loop: EventLoop, caplog: pytest.LogCaptureFi
     with connected(loop, protocol) as peer:
         peer.send(b"a\nb\nc\n")
         assert peer.received() == b"first\n"  # what was answered before
-        assert protocol.got == [b"a", b"b", ("lost", TypeError)]
+        assert protocol.got == [b"a", b"b", b"c", ("lost", TypeError)]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "raised TypeError" in line
+    assert str(caplog.records[0].exc_info[1]) == "what is sent must be bytes, not str"
 
 
-def test_what_is_sent_may_be_changed_afterwards(loop: EventLoop) -> None:
+def test_other_objects_of_bytes_are_sent_too(loop: EventLoop) -> None:
     def send(self: Lines) -> None:
-        text = bytearray(b"text")
-        self.send_line(text)
-        self.send_line(memoryview(text))
-        text[:] = b"else"
+        self.send_line(bytearray(b"one"))
+        self.send_line(memoryview(b"two"))
 
     protocol = Lines()
     protocol.on[b"a"] = send
     with connected(loop, protocol) as peer:
         peer.send(b"a\n")
-        assert peer.received() == b"text\ntext\n"
+        send(protocol)  # and outside a batch
+        assert peer.received() == b"one\ntwo\none\ntwo\n"
+        with pytest.raises(TypeError):
+            protocol.send_line("text")
