@@ -8,6 +8,7 @@ already is stored no second time, for device and sequence number are its key. At
 connections move to the new workers with all that is not stored yet stored before.
 """
 
+import fcntl
 import functools
 import sqlite3
 
@@ -36,9 +37,11 @@ class Store:
     def __init__(self, path: str) -> None:
         # Each statement is a transaction of its own, but for those that `commit` puts into one.
         self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")  # a writer does not wait for readers
-        self._database.execute("PRAGMA synchronous = FULL")  # commit returns after the fsync
-        self._database.execute(TABLE)
+        with open(f"{path}.lock", "w") as one_at_a_time:  # two that switch to WAL fail, and at once
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            self._database.execute("PRAGMA journal_mode = WAL")  # commits do not wait for readers
+            self._database.execute(TABLE)
+        self._database.execute("PRAGMA synchronous = FULL")  # a commit returns after the fsync
         self._batch: list[tuple[str, int, float]] = []
         self._senders: dict[Device, int] = {}  # the last sequence number of each in the batch
 
