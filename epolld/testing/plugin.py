@@ -50,7 +50,7 @@ def make_epolld_daemon(
 
     yield make
     try:
-        for each in made:
+        for each in reversed(made):  # a later one may be the client of an earlier one
             if request.node.stash.get(failed, True):
                 each.kill()
             else:
