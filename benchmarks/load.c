@@ -3,9 +3,10 @@
  *
  * N connections each send one numbered message, wait for the whole answer, compare it with
  * what an `upper` service must give back, and send the next.  With --lines a message is so many
- * lines of the same length, sent in one go: a client that pipelines.  Before them a silent crowd
- * may be opened, from several 127.0.0.x addresses.  The result is one JSON object on stdout; the
- * exit status is 1 when anything failed.
+ * lines of the same length, sent in one go: a client that pipelines.  With --close each message
+ * has a connection of its own; with --ask and --expect all messages and answers are these,
+ * whatever the protocol.  Before them a silent crowd may be opened, from several 127.0.0.x addresses.
+ * The result is one JSON object on stdout; the exit status is 1 when anything failed.
  *
  * With --steps the caller sets the pace: `open` is printed once all connections stand and are
  * warm, one line on stdin starts the load, and the connections are held after the result
@@ -23,7 +24,9 @@ enum { MIN_SIZE = 24, MAX_SIZE = 1 << 20, CROWD_BATCH = 64, EVENTS = 256 };
 enum { SUB_BITS = 5, SUB = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS) * SUB };
 
 struct client {
-    int fd;                /* -1 once failed */
+    int fd;                /* -1 while it has no connection */
+    int failed;            /* and takes no further part */
+    int connecting;        /* waits for EPOLLOUT, which says how that went */
     int sent, received;    /* bytes of the current message, always <= size */
     int busy;              /* a message is on its way */
     uint64_t number;       /* of the message, counted per connection */
@@ -32,8 +35,8 @@ struct client {
 };
 
 static struct {
-    const char *host;
-    int port, connections, size, lines, idle, sources, steps, burst;
+    const char *host, *ask, *expect;
+    int port, connections, size, answer, lines, idle, sources, steps, burst, close;
     long messages, warmup, pace_us;
     double seconds, timeout;
 } option = { .host = "127.0.0.1", .connections = 50, .size = 64, .sources = 4,
@@ -99,21 +102,33 @@ static void check_crowd(void) {
         if (recv(crowd[i], buffer, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN) idle_lost++;
 }
 
-static void open_client(struct client *c, int n) {
-    c->request = malloc((size_t)option.size);
-    c->expected = malloc((size_t)option.size);
-    for (int i = 0; i < option.size; i++) {
-        c->request[i] = (unsigned char)('a' + (i + n) % 26);
-        c->expected[i] = (unsigned char)('A' + (i + n) % 26);
-    }
-    for (int line = 1; line <= option.lines; line++) {
-        int end = option.size / option.lines * line - 1;
-        c->request[end] = c->expected[end] = '\n';
-    }
-    c->fd = open_connection(target(), n, 0);
-    if (c->fd < 0) return;
-    struct epoll_event event = { .events = EPOLLIN, .data.ptr = c };
+static void connect_client(struct client *c, int n, int flags) {
+    c->fd = open_connection(target(), n, flags);
+    c->failed = c->fd < 0;
+    if (c->failed) return;
+    c->connecting = flags != 0;
+    struct epoll_event event = { .events = c->connecting ? EPOLLOUT : EPOLLIN, .data.ptr = c };
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0) die("epoll_ctl");
+}
+
+static void open_client(struct client *c, int n) {
+    c->fd = -1;
+    c->request = malloc((size_t)option.size);
+    c->expected = malloc((size_t)option.answer);
+    if (option.ask) {
+        memcpy(c->request, option.ask, (size_t)option.size);
+        memcpy(c->expected, option.expect, (size_t)option.answer);
+    } else {
+        for (int i = 0; i < option.size; i++) {
+            c->request[i] = (unsigned char)('a' + (i + n) % 26);
+            c->expected[i] = (unsigned char)('A' + (i + n) % 26);
+        }
+        for (int line = 1; line <= option.lines; line++) {
+            int end = option.size / option.lines * line - 1;
+            c->request[end] = c->expected[end] = '\n';
+        }
+    }
+    if (!option.close) connect_client(c, n, 0);
 }
 
 /* ---- requests -------------------------------------------------------------------------- */
@@ -122,6 +137,7 @@ static void fail(struct client *c) {
     close(c->fd);
     c->fd = -1;
     c->busy = 0;
+    c->failed = 1;
 }
 
 /* Writes connection and message number into the first 24 bytes, as hexadecimal letters. */
@@ -149,11 +165,26 @@ static void send_rest(struct client *c) {
 }
 
 static void start_message(struct client *c) {
+    static int connections_begun;
     c->number++;
     c->sent = c->received = 0;
     c->busy = 1;
-    number_message(c);
+    if (!option.ask) number_message(c);
     c->started = now();
+    if (!option.close) { send_rest(c); return; }
+    connect_client(c, connections_begun++, SOCK_NONBLOCK);
+    c->busy = !c->failed;
+}
+
+/* The connection of a message stands, or does not. */
+static void connected(struct client *c) {
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error) { count_errno(error); fail(c); return; }
+    struct epoll_event event = { .events = EPOLLIN, .data.ptr = c };
+    epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event);
+    c->connecting = 0;
     send_rest(c);
 }
 
@@ -167,15 +198,16 @@ static int receive(struct client *c, int measure) {
         return 0;
     }
     if (n == 0) { failures.early_end++; fail(c); return 0; }
-    if (n > option.size - c->received
+    if (n > option.answer - c->received
         || memcmp(buffer, c->expected + c->received, (size_t)n)) {
         failures.wrong++;
         fail(c);
         return 0;
     }
     c->received += (int)n;
-    if (c->received < option.size) return 0;
+    if (c->received < option.answer) return 0;
     c->busy = 0;
+    if (option.close) { close(c->fd); c->fd = -1; }
     if (measure) histogram[bucket_of((uint64_t)(now() - c->started))]++;
     return 1;
 }
@@ -197,13 +229,14 @@ static long run(long messages, double seconds, int measure) {
     int64_t deadline = seconds > 0 ? now() + (int64_t)(seconds * 1e9) : INT64_MAX;
     int64_t next_check = now() + 1000000000LL, time = now();
     for (int i = 0; i < option.connections && begun < messages; i++)
-        if (clients[i].fd >= 0) { start_message(&clients[i]); begun++; }
+        if (!clients[i].failed) { start_message(&clients[i]); begun++; }
     do {
         struct epoll_event events[EVENTS];
         int n = epoll_wait(poller, events, EVENTS, 200);
         time = now();
         for (int i = 0; i < n; i++) {
             struct client *c = events[i].data.ptr;
+            if (c->fd >= 0 && c->connecting) { connected(c); continue; }
             if (c->fd >= 0 && events[i].events & EPOLLOUT) send_rest(c);
             if (c->fd < 0 || !(events[i].events & ~EPOLLOUT) || !receive(c, measure)) continue;
             done++;
@@ -224,6 +257,7 @@ static long run(long messages, double seconds, int measure) {
 static void usage(void) {
     fputs("usage: load --port P [--host A] [--connections N] [--size BYTES] [--lines L]\n"
           "            [--seconds S | --messages M] [--warmup M] [--timeout S]\n"
+          "            [--ask TEXT --expect TEXT] [--close]\n"
           "            [--idle K] [--sources N] [--pace-us U | --burst] [--steps]\n", stderr);
     exit(2);
 }
@@ -235,7 +269,8 @@ static void parse(int argc, char **argv) {
         { "seconds", 1, 0, 's' }, { "messages", 1, 0, 'm' },
         { "warmup", 1, 0, 'w' }, { "timeout", 1, 0, 't' }, { "idle", 1, 0, 'i' },
         { "sources", 1, 0, 'n' }, { "pace-us", 1, 0, 'u' }, { "burst", 0, 0, 'b' },
-        { "steps", 0, 0, 'S' }, { 0 } };
+        { "steps", 0, 0, 'S' }, { "ask", 1, 0, 'a' }, { "expect", 1, 0, 'e' },
+        { "close", 0, 0, 'C' }, { 0 } };
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;)
         switch (c) {
         case 'p': option.port = atoi(optarg); break;
@@ -252,9 +287,16 @@ static void parse(int argc, char **argv) {
         case 'u': option.pace_us = atol(optarg); break;
         case 'b': option.burst = 1; break;
         case 'S': option.steps = 1; break;
+        case 'a': option.ask = optarg; break;
+        case 'e': option.expect = optarg; break;
+        case 'C': option.close = 1; break;
         default: usage();
         }
-    if (!option.port || optind < argc || option.size < MIN_SIZE || option.size > MAX_SIZE
+    if (!option.ask != !option.expect) usage();
+    if (option.ask) option.size = (int)strlen(option.ask);
+    option.answer = option.expect ? (int)strlen(option.expect) : option.size;
+    if (!option.ask && option.size < MIN_SIZE) usage();
+    if (!option.port || optind < argc || option.size > MAX_SIZE
         || (option.lines && (option.lines < 0 || option.size % option.lines
                              || option.size / option.lines <= MIN_SIZE))
         || option.sources < 1 || option.connections < 0 || option.idle < 0) usage();

@@ -1,7 +1,7 @@
 /*
  * What the load programs share: the clock, the tally of failures, and connecting.
  *
- * Each program is one translation unit, so all of it is static.
+ * Each program is one translation unit, so all of it is static; not every one uses all of it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -83,7 +83,7 @@ __attribute__((unused)) static void greet(int fd, double timeout) {
 }
 
 /* Raises the soft limit on descriptors to the hard one and refuses what still cannot be. */
-static void raise_limit(int connections) {
+__attribute__((unused)) static void raise_limit(int connections) {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;

@@ -94,6 +94,14 @@ def churning(port: int, short: int, long: int) -> Iterator[Load]:
 
 
 @contextlib.contextmanager
+def greedy(port: int) -> Iterator[Load]:
+    """`greedy.c` under way until `run()`, which returns its report."""
+    with _running([str(BIN / "greedy"), str(port)]) as load:
+        load.expect("open")
+        yield load
+
+
+@contextlib.contextmanager
 def steady(port: int, **options: object) -> Iterator[Load]:
     """`steady.c` under way, on all cores; options are its own. `report()` says how it goes."""
     command = [str(BIN / "steady"), "--port", str(port)]

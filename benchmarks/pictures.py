@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs/pictures"
 # Okabe and Ito: told apart by everybody, with each a marker for who prints without colour.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "v", "D", "*", "x", "+")
-INSTALL = "matplotlib is missing: pip install -e .[bench]"
+INSTALL = "matplotlib is missing: scripts/bench installs it, and so does pip install -e .[bench]"
 
 
 @contextlib.contextmanager
@@ -22,6 +22,7 @@ def figure(name: str, rows: int, columns: int, size: tuple[float, float]) -> Ite
     drawing, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained")
     for each in drawing.axes:
         each.grid(alpha=0.3)
+        each.set_axisbelow(True)
         each.spines[["top", "right"]].set_visible(False)
     yield axes
     FOLDER.mkdir(exist_ok=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+FEW_BARS = 5  # of one measure that are all listed in the overview
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,22 @@ class Bar:
     def met(self) -> bool:
         return self.value < self.limit if self.below else self.value <= self.limit
 
+    @property
+    def figure(self) -> str:
+        """The value with its unit; figures of four digits and more are whole."""
+        text = f"{self.value:,.0f}" if abs(self.value) >= 1000 else f"{self.value:.3g}"
+        return f"{text} {self.unit}".strip()
+
+    @property
+    def bound(self) -> str:
+        return f"{'<' if self.below else '≤'} {self.limit:,g} {self.unit}".strip()
+
+    @property
+    def verdict(self) -> str:
+        return "met" if self.met else "**NOT MET**"
+
     def __str__(self) -> str:
-        sign = "<" if self.below else "≤"
-        unit = f" {self.unit}" if self.unit else ""
-        verdict = "met" if self.met else "**NOT MET**"
-        return f"{self.what}: {self.value:,.3g}{unit} (bar {sign} {self.limit:g}{unit}): {verdict}"
+        return f"{self.what}: {self.figure} (bar {self.bound}): {self.verdict}"
 
 
 @dataclass(slots=True)
@@ -43,12 +57,15 @@ class Result:
     bars: list[Bar] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # below the table
+    about: str = ""  # what it is about, above the table
+    charts: list[dict[str, Any]] = field(default_factory=list)  # see bars_chart, lines_chart
     facts: dict[str, Any] = field(default_factory=dict)  # of the machine and the day
 
 
-def machine() -> dict[str, Any]:
+def machine(quick: bool, seconds: float) -> dict[str, Any]:
     """The facts that a figure depends on; no names of hosts or folders."""
     return {
+        "run": f"{'quick' if quick else 'whole'}, {seconds:.0f} s",
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
         "cores": os.cpu_count(),
@@ -57,21 +74,77 @@ def machine() -> dict[str, Any]:
     }
 
 
-def markdown(results: Sequence[Result]) -> str:
+def bars_chart(
+    title: str, unit: str, values: Mapping[str, tuple[float, float, float]]
+) -> dict[str, Any]:
+    """One bar for each: its median, and the lowest and highest as a whisker."""
+    return {"kind": "bars", "title": title, "unit": unit, "values": dict(values)}
+
+
+def lines_chart(
+    title: str, unit: str, x_unit: str, lines: Mapping[str, Mapping[float, float]]
+) -> dict[str, Any]:
+    """One line for each, from pairs of x and y."""
+    pairs = {name: [[x, y] for x, y in line.items()] for name, line in lines.items()}
+    return {"kind": "lines", "title": title, "unit": unit, "x_unit": x_unit, "values": pairs}
+
+
+def markdown(results: Sequence[Result], intro: str) -> str:
     """All results as a page."""
-    return "\n\n".join(["# Results", *map(section, results)]) + "\n"
+    return "\n\n".join([intro.strip(), _bars(results), *map(section, results)]) + "\n"
 
 
 def section(result: Result) -> str:
     """One result as a part of the page."""
+    name = f"benchmark-{result.name}"
     parts = [
-        f"## {result.name}: {result.title}",
-        ", ".join(f"{key} {value}" for key, value in result.facts.items()),
+        f"## {result.title}",
+        result.about.strip(),
+        f"![{result.title}](pictures/{name}.svg)" if result.charts else "",
         _table(result.columns, result.rows) if result.rows else "",
         "\n".join(result.notes),
         "\n".join(f"* {bar}" for bar in result.bars),
+        f"<sub>`scripts/bench --only {result.name}`: {_facts(result)}</sub>"
+        if result.facts
+        else "",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def summary(result: Result) -> str:
+    """One result for the terminal."""
+    wide = [max(map(len, column)) for column in zip(result.columns, *result.rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip()
+        for row in (result.columns, *result.rows)
+    ]
+    return "\n".join(
+        [f"== {result.name}: {result.title}", *lines, *result.notes, *map(str, result.bars)]
+    )
+
+
+def _bars(results: Sequence[Result]) -> str:
+    """What epolld promises, all at once; many that are met are one line."""
+    rows = []
+    for result in results:
+        link = f"[{result.title}](#{anchor(result.title)})"
+        shown = (
+            result.bars if len(result.bars) <= FEW_BARS else [b for b in result.bars if not b.met]
+        )
+        rows += [(link, bar.what, bar.figure, bar.bound, bar.verdict) for bar in shown]
+        if more := len(result.bars) - len(shown):
+            rows.append((link, f"{more} bars, told below", "", "", "met"))
+    columns = ("measure", "what", "measured", "bar", "")
+    return "## The bars\n\n" + _table(columns, rows) if rows else ""
+
+
+def anchor(title: str) -> str:
+    """The fragment of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def _facts(result: Result) -> str:
+    return ", ".join(f"{key} {value}" for key, value in result.facts.items())
 
 
 def to_json(results: Sequence[Result]) -> str:

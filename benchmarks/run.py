@@ -1,6 +1,6 @@
-"""Measures epolld beside its peers and writes results.json and results.md.
+"""Measures epolld beside its peers: results.json, docs/benchmarks.md and its pictures.
 
-    python benchmarks/run.py [--only MEASURE ...] [--servers NAME ...] [--quick]
+    scripts/bench [--only MEASURE ...] [--servers NAME ...] [--quick]
 
 The server runs on one core and the load on the other. Exit status 1: a bar was not met.
 """
@@ -10,23 +10,65 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import charts
+import pictures
+import progress
 import report
 import servers
-from measures import accepts, handover, keyvalue, lines, memory, message, reload, startup, tls
+from measures import (
+    accepts,
+    connect,
+    greedy,
+    greeting,
+    handover,
+    idle,
+    instructions,
+    keyvalue,
+    lines,
+    memory,
+    message,
+    reload,
+    startup,
+    tls,
+    workers,
+)
 
-MEASURES: dict[str, Callable[[Sequence[str], bool], report.Result]] = {
-    "message": message.measure,
-    "idle": message.measure_idle,
-    "lines": lines.measure,
-    "keyvalue": keyvalue.measure,
-    "memory": memory.measure,
-    "accepts": accepts.measure,
-    "startup": startup.measure,
-    "reload": reload.measure,
-    "handover": handover.measure,
-    "tls": tls.measure,
+DATA = servers.HERE / "results.json"
+PAGE = servers.ROOT / "docs/benchmarks.md"
+INTRO = servers.HERE / "intro.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """`measure(names, quick)`, and how many seconds it takes: whole, and quick."""
+
+    measure: Callable[[Sequence[str], bool], report.Result]
+    seconds: int
+    quick: int
+
+
+# In the order of the page.
+MEASURES = {
+    "message": Measure(message.measure, 120, 40),
+    "sizes": Measure(message.measure_sizes, 90, 40),
+    "lines": Measure(lines.measure, 60, 20),
+    "keyvalue": Measure(keyvalue.measure, 40, 15),
+    "tls": Measure(tls.measure, 60, 20),
+    "connect": Measure(connect.measure, 60, 30),
+    "idle": Measure(idle.measure, 90, 40),
+    "greedy": Measure(greedy.measure, 60, 30),
+    "instructions": Measure(instructions.measure, 90, 40),
+    "workers": Measure(workers.measure, 40, 10),
+    "greeting": Measure(greeting.measure, 20, 5),
+    "memory": Measure(memory.measure, 60, 40),
+    "startup": Measure(startup.measure, 20, 10),
+    "accepts": Measure(accepts.measure, 50, 15),
+    "reload": Measure(reload.measure, 30, 10),
+    "handover": Measure(handover.measure, 150, 60),
 }
 
 
@@ -35,23 +77,31 @@ def main() -> int:
     if (os.cpu_count() or 1) < 2:
         print("needs two cores: one for the server, one for the load", file=sys.stderr)
         return 2
+    pictures.import_pyplot()  # before the work, not after it
     servers.raise_descriptor_limit()
     servers.build()
     names = [name for name in servers.available() if name in arguments.servers]
+    quick = arguments.quick
+    bar = progress.current = progress.Progress(
+        {name: MEASURES[name].quick if quick else MEASURES[name].seconds for name in arguments.only}
+    )
     met = True
     with servers.pinned(servers.LOAD_CORE):
         for name in arguments.only:
+            bar.begin(name)
+            began = time.monotonic()
             try:
-                result = MEASURES[name](names, arguments.quick)
+                result = MEASURES[name].measure(names, quick)
             except servers.BenchmarkError as error:
-                reason = str(error).splitlines()[0]
-                result = report.Result(name=name, title=f"FAILED: {reason}", columns=())
-                print(error, file=sys.stderr)
+                bar.clear()
+                print(f"{name} FAILED: {error}", file=sys.stderr)
                 met = False
-            result.facts = report.machine()
-            met = met and all(bar.met for bar in result.bars)
-            print(report.section(result), end="\n\n", flush=True)
+                continue  # the page keeps what was measured before
+            result.facts = report.machine(quick, time.monotonic() - began)
+            met = met and all(each.met for each in result.bars)
             _keep(result)
+            bar.clear()
+            print(report.summary(result), end="\n\n", flush=True)
     return 0 if met else 1
 
 
@@ -66,12 +116,12 @@ def _parse() -> argparse.Namespace:
 
 
 def _keep(result: report.Result) -> None:
-    """Both files hold the last result of every measure, from whichever run that was."""
-    data, page = servers.HERE / "results.json", servers.HERE / "results.md"
-    old = report.from_json(data.read_text()) if data.exists() else []
+    """Data, page and picture hold the last result of every measure, from whichever run."""
+    old = report.from_json(DATA.read_text()) if DATA.exists() else []
     results = report.merge(old, [result], list(MEASURES))
-    data.write_text(report.to_json(results))
-    page.write_text(report.markdown(results))
+    DATA.write_text(report.to_json(results))
+    PAGE.write_text(report.markdown(results, INTRO.read_text()))
+    charts.draw(result)
 
 
 if __name__ == "__main__":

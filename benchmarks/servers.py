@@ -18,18 +18,37 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import processes
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 BIN = HERE / "bin"
-PEERS = ("c", "uvloop", "go", "asyncio")
-EVERYONE = ("epolld", *PEERS)
+PEERS = HERE / "peers"  # `upper_NAME` with a suffix that says how it is run
+LESSONS = ROOT / "examples/epoll"  # servers of docs/epoll.md, the same way
+
+# Everybody, and how the tables call them. RIVALS have a bar: they take part in every round.
+EVERYONE = {
+    "epolld": "epolld",
+    "c": "C, epoll",
+    "uvloop": "uvloop, Protocol",
+    "go": "Go, net",
+    "asyncio": "asyncio, Protocol",
+    "uvloop_streams": "uvloop, streams",
+    "asyncio_streams": "asyncio, streams",
+    "gevent": "gevent",
+    "twisted": "Twisted",
+    "tornado": "Tornado",
+    "trio": "trio",
+    "socketserver": "socketserver, threads",
+    "perl": "Perl, Net::Server::PreFork",
+}
+RIVALS = ("epolld", "c", "uvloop", "go")
+ONE_EACH = ("socketserver", "perl")  # a thread or process a connection: no crowds for them
 SERVER_CORE, LOAD_CORE = 0, 1
-LESSONS = HERE.parent / "examples/epoll"  # servers of docs/epoll.md: `upper_NAME.py PORT`
 READY_WITHIN = 10.0  # seconds
 STOP_WITHIN = 5.0  # seconds, then SIGKILL
 
@@ -40,11 +59,11 @@ master:
   - name: upper
     protocol: {protocol}
     bind: 127.0.0.1:{port}
-"""
-TLS_CONFIG = "    tls: {{certificate: {certificate}, key: {key}}}\n"
-
+{options}"""
+TLS = "    tls: {{certificate: {certificate}, key: {key}}}\n"
 OPENSSL_HEADER = Path("/usr/include/openssl/ssl.h")  # of libssl-dev; for tls_load.c
 CERTIFICATE, KEY = BIN / "tls.pem", BIN / "tls.key"
+READY = {"epolld": ": ready: ", "nginx": "start worker process "}  # all others print `ready`
 
 
 class BenchmarkError(Exception):
@@ -120,13 +139,14 @@ class Server:
 def build() -> None:
     """Compile the load and the peers into bin/, where older than their sources."""
     BIN.mkdir(exist_ok=True)
-    for source in (HERE / "load.c", HERE / "steady.c", HERE / "peers/upper_c.c"):
+    for name in ("load", "steady", "greedy", "peers/upper_c"):
+        source = HERE / f"{name}.c"
         _compile(source, BIN / source.stem)
     if OPENSSL_HEADER.exists() and shutil.which("openssl"):
         _compile(HERE / "tls_load.c", BIN / "tls_load", "-lssl", "-lcrypto")
         _make_certificate()
     if shutil.which("go"):
-        main = HERE / "peers/upper_go/main.go"
+        main = PEERS / "upper_go/main.go"
         if _older(BIN / "upper_go", main):
             environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOPROXY": "off"}
             environment["CGO_ENABLED"] = "0"
@@ -136,17 +156,26 @@ def build() -> None:
 
 def available() -> tuple[str, ...]:
     """The servers that this machine can run; the others are left out of the tables."""
-    missing = set()
-    if not (BIN / "upper_go").exists():
-        missing.add("go")
-    if not installed("uvloop"):
-        missing.add("uvloop")
+    missing = {"go"} if not (BIN / "upper_go").exists() else set()
+    for name in ("uvloop", "gevent", "twisted", "tornado", "trio"):
+        if not installed(name):
+            missing |= {name, f"{name}_streams"}
+    probe = ["perl", "-MNet::Server::PreFork", "-e", "1"]
+    if not shutil.which("perl") or subprocess.run(probe, capture_output=True).returncode:
+        missing.add("perl")
     return tuple(name for name in EVERYONE if name not in missing)
 
 
 def installed(module: str) -> bool:
     """Whether this Python has it."""
     return importlib.util.find_spec(module) is not None
+
+
+def nginx_stream() -> tuple[str, str] | None:
+    """nginx and its stream module, if both are here."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+    return (program, str(module)) if program and module.exists() else None
 
 
 def raise_descriptor_limit() -> None:
@@ -174,18 +203,26 @@ def running(
     settings: str = "",
     python: str = sys.executable,
     protocol: str = "upper",
+    options: str = "",
     tls: bool = False,
+    under: Sequence[str] = (),
+    within: float = READY_WITHIN,
 ) -> Iterator[Server]:
     """A server that is ready; stopped with its whole family on leaving.
 
-    `settings` are lines for epolld's `workers:` section. The default configuration is used
-    for all else. `python` is the interpreter that runs epolld, `protocol` what it serves. A peer
-    is named as its file in `peers/` is, with or without `upper_`; with `tls` without `echo_tls_`.
+    `settings` are lines for epolld's `workers:` section, `protocol` is what it serves and `options`
+    are more lines of the service; the default configuration is used for all else. `python` is the
+    interpreter that runs epolld. `under` is a command that runs the server, such as valgrind. A
+    peer is named as its file in `peers/` is, with or without `upper_`; with `tls`
+    without `echo_tls_`.
     """
     with tempfile.TemporaryDirectory(prefix="epolld-bench-") as folder:
         port = _free_port()
-        command = _command(name, port, workers, Path(folder), settings, python, protocol, tls)
-        environment = {**os.environ, "GOMAXPROCS": "1", "PYTHONPATH": str(HERE.parent)}
+        command = [
+            *under,
+            *_command(name, port, workers, Path(folder), settings, python, protocol, options, tls),
+        ]
+        environment = {**os.environ, "GOMAXPROCS": "1", "PYTHONPATH": str(ROOT)}
         with pinned(core):
             server = Server(
                 name=name,
@@ -196,13 +233,13 @@ def running(
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    cwd=HERE.parent,
+                    cwd=ROOT,
                 ),
             )
         follower = threading.Thread(target=server.follow, daemon=True)
         follower.start()
         try:
-            server.wait_line(": ready: " if name == "epolld" else "ready")
+            server.wait_line(READY.get(name, "ready"), within=within)
             server.ready_after = time.monotonic() - server.started
             yield server
         finally:
@@ -218,49 +255,61 @@ def _command(
     settings: str,
     python: str,
     protocol: str,
+    options: str,
     tls: bool,
 ) -> list[str]:
     """How each server is launched."""
     if name == "epolld":
         section = f"workers:\n{settings}" if settings else ""
-        config = folder / "epolld.yaml"
-        config.write_text(
-            CONFIG.format(folder=folder, workers=section, protocol=protocol, port=port)
-            + (TLS_CONFIG.format(certificate=CERTIFICATE, key=KEY) if tls else "")
+        if tls:
+            options += TLS.format(certificate=CERTIFICATE, key=KEY)
+        text = CONFIG.format(
+            folder=folder, workers=section, port=port, protocol=protocol, options=options
         )
-        return [python, "-m", "epolld", "--config", str(config), "--workers", str(workers)]
+        (folder / "epolld.yaml").write_text(text)
+        config = str(folder / "epolld.yaml")
+        return [python, "-m", "epolld", "--config", config, "--workers", str(workers)]
     if tls:
-        script = HERE / f"peers/echo_tls_{name}.py"
+        script = PEERS / f"echo_tls_{name}.py"
         return [sys.executable, str(script), str(port), str(CERTIFICATE), str(KEY)]
-    peers = HERE / "peers"
-    for script in (LESSONS / f"upper_{name}.py", peers / f"upper_{name}.py", peers / f"{name}.py"):
-        if script.exists():
-            return [sys.executable, str(script), str(port)]
+    if name == "nginx":
+        found = nginx_stream()
+        assert found, "asked for nginx where it is not"
+        text = (PEERS / "greeting_nginx.conf").read_text()
+        for word, value in (("MODULE", found[1]), ("FOLDER", str(folder)), ("PORT", str(port))):
+            text = text.replace(word, value)
+        (folder / "nginx.conf").write_text(text)
+        return [found[0], "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    for program in (LESSONS / f"upper_{name}.py", PEERS / f"upper_{name}.py", PEERS / f"{name}.py"):
+        if program.exists():
+            return [sys.executable, str(program), str(port)]
+    if (program := PEERS / f"upper_{name}.pl").exists():
+        return ["perl", str(program), str(port)]
     return [str(BIN / f"upper_{name}"), str(port)]
 
 
 def _stop(server: Server) -> None:
     """End the server and every process below it, first kindly."""
-    family = processes.family(server.pid)
+    # Held by pidfds: a number that is another's meanwhile is not hit.
+    family = [_pidfd(pid) for pid in processes.family(server.pid)[1:]]
     server.process.send_signal(signal.SIGINT if server.name == "epolld" else signal.SIGTERM)
     try:
         server.process.wait(STOP_WITHIN)
     except subprocess.TimeoutExpired:
         server.process.kill()
         server.process.wait()
-    for pid in family[1:]:
-        _end_orphan(pid)
-
-
-def _end_orphan(pid: int) -> None:
-    """Kill a worker that outlived its master; a pidfd cannot hit a later process."""
-    with contextlib.suppress(OSError):
-        handle = os.pidfd_open(pid)
-        try:
-            if "epolld" in (Path("/proc") / str(pid) / "cmdline").read_text():
+    for handle in family:
+        if handle is not None:
+            with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-        finally:
             os.close(handle)
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _make_certificate() -> None:

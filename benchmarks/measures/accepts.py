@@ -21,7 +21,10 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     rounds = 1 if quick else 5
     result = Result(
         name="accepts",
-        title=f"{CONNECTIONS:,} connections over {WORKERS} workers, {rounds} rounds, the worst",
+        title="Accept balance",
+        about=f"{CONNECTIONS:,} connections that stay, over {WORKERS} workers: how many each "
+        f"holds, in the worst of {rounds} rounds; and again after SIGKILL of one of them and as "
+        "many newcomers.",
         columns=("arrival", "held by each worker", "largest / mean"),
     )
     if "epolld" not in names:

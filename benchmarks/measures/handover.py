@@ -76,8 +76,10 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     """The changes one after the other, under both loads; the peers cannot."""
     result = Result(
         name="handover",
-        title=f"{IDLE:,} idle and {BUSY} busy connections and {RATE:,} newcomers a second, "
-        f"{WORKERS} workers; median and worst",
+        title="The pause of a reload",
+        about=f"HUP, USR2, TTOU, TTIN and recycling with {IDLE:,} idle and {BUSY} busy "
+        f"connections and {RATE:,} newcomers a second on {WORKERS} workers: how long a client "
+        "waited for its answer, median and worst of all changes.",
         columns=COLUMNS,
     )
     if "epolld" not in names:

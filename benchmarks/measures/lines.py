@@ -11,13 +11,19 @@ from collections.abc import Sequence
 
 import loads
 import processes
+import progress
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 CONNECTIONS, DEPTH, SIZE, WARMUP = 50, 16, 64, 2_000
 PROTOCOL = "benchmarks.peers.upper_lines_epolld:Upper"
 PEERS = {"uvloop": ("lines_uvloop_streams", 2.5), "twisted": ("lines_twisted", 3.0)}  # and bars
+LABELS = {
+    "epolld": "epolld, LineProtocol",
+    "lines_uvloop_streams": "uvloop, streams",
+    "lines_twisted": "Twisted, LineReceiver",
+}
 
 
 def measure(names: Sequence[str], quick: bool) -> Result:
@@ -26,24 +32,30 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     entrants = ["epolld"]
     entrants += [peer for module, (peer, _) in PEERS.items() if servers.installed(module)]
     cpu: dict[str, list[float]] = {name: [] for name in entrants}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name in random.sample(entrants, len(entrants)):
+            progress.show(f"round {number + 1} of {rounds}: {LABELS[name]}")
             with servers.running(name, protocol=PROTOCOL) as server:
                 cpu[name].append(_cost(server, batches))
     result = Result(
         name="lines",
-        title=f"CPU time a line of {SIZE} bytes, {DEPTH} at a time, {rounds} rounds",
-        columns=("server", "CPU µs (spread)", "lines a CPU second, epolld to it (spread)"),
+        title="Pipelined lines",
+        about=f"{CONNECTIONS} clients send {DEPTH} lines of {SIZE} bytes in one go; each is "
+        f"answered in upper case by what its library has for lines. {rounds} rounds.",
+        columns=("server", "CPU µs a line (spread)", "lines a CPU second, epolld to it (spread)"),
         raw=cpu,
     )
     for name in entrants:
         ratio = stats.summarize(stats.ratios(cpu[name], cpu["epolld"]))
-        result.rows.append((name, str(stats.summarize(cpu[name])), str(ratio)))
+        result.rows.append((LABELS[name], str(stats.summarize(cpu[name])), str(ratio)))
+    spreads = {LABELS[name]: stats.summarize(values) for name, values in cpu.items()}
+    chart = {label: (each.median, each.low, each.high) for label, each in spreads.items()}
+    result.charts.append(bars_chart("", "CPU µs a line", chart))
     for peer, least in PEERS.values():
         if peer in cpu:
             # A bar is a ceiling, so it looks at the share of the peer's time that epolld takes.
             share = stats.summarize(stats.ratios(cpu["epolld"], cpu[peer])).median
-            result.bars.append(Bar(f"epolld to {peer}", share, 1 / least, "times"))
+            result.bars.append(Bar(f"epolld to {LABELS[peer]}", share, 1 / least, "times"))
     return result
 
 

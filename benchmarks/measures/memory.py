@@ -17,11 +17,13 @@ from pathlib import Path
 
 import loads
 import processes
+import progress
 import servers
 import stats
 from report import Bar, Result
 
 STEPS = (0, 5_000, 15_000)
+WORKERS = 8
 SETTLE = 1.5  # seconds: longer than a worker's tick, so that it has done all it does when idle
 MEGABYTE = 1_000_000
 NOTE = "epolld in a virtual environment with its {count} dependencies only; the peers in this one."
@@ -31,19 +33,27 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     """Grow a crowd on each server, and look at idle workers."""
     result = Result(
         name="memory",
-        title="PSS of the process that serves",
+        title="Memory",
+        about="PSS, in which pages that processes share count in parts, of the process that "
+        "serves: with idle connections, and of the largest of several workers without any. "
+        "Memory that the kernel keeps for a connection is not in it: see the crowd.",
         columns=("server", *(f"with {step:,} idle, MB" for step in STEPS), "bytes a connection"),
     )
     with _plain_python() if "epolld" in names else contextlib.nullcontext("") as python:
         for name in names:
+            if name in servers.ONE_EACH or (quick and name not in servers.RIVALS):
+                continue
+            progress.show(servers.EVERYONE[name])
             sizes = _grow(name, python if name == "epolld" else sys.executable)
             points = list(zip(STEPS, sizes, strict=True))
             each = max(stats.slope(points[0], points[-1]), stats.slope(points[1], points[-1]))
             result.raw[name] = {"connections": STEPS, "pss": sizes}
-            result.rows.append((name, *(_megabytes(size) for size in sizes), f"{each:.0f}"))
+            result.rows.append(
+                (servers.EVERYONE[name], *(_megabytes(size) for size in sizes), f"{each:.0f}")
+            )
             if name == "epolld":
-                result.bars.append(Bar("epolld, an idle connection", each, 700, "bytes"))
-        for count in (1, 4) if "epolld" in names else ():
+                result.bars.append(Bar("epolld, an idle connection", each, 512, "bytes"))
+        for count in (1, WORKERS) if "epolld" in names else ():
             _idle_workers(result, count, python)
     result.notes.append(NOTE.format(count=len(_dependencies())))
     return result
@@ -57,9 +67,9 @@ def _idle_workers(result: Result, count: int, python: str) -> None:
         master = processes.pss(server.pid)
     result.raw[f"epolld, {count} workers"] = {"workers": sizes, "master": master}
     result.rows.append((f"epolld, largest of {count} idle", _megabytes(max(sizes)), "", "", ""))
-    result.bars.append(
-        Bar(f"epolld, largest of {count} idle workers", max(sizes) / MEGABYTE, 10, "MB")
-    )
+    if count == WORKERS:
+        what = f"epolld, largest of {count} idle workers"
+        result.bars.append(Bar(what, max(sizes) / MEGABYTE, 6, "MB"))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,9 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     reloads = 5 if quick else 20
     result = Result(
         name="reload",
-        title=f"{reloads} reloads under {SHORT} clients that come and go and {LONG} that stay",
+        title="Reloads under clients that come and stay",
+        about=f"{reloads} reloads under {SHORT} clients that come and go and {LONG} that stay, "
+        "which check every byte: what they met.",
         columns=("graceful_timeout", "messages", "goodbye", *ERRORS),
     )
     if "epolld" not in names:

@@ -8,9 +8,10 @@ from typing import Any
 
 import loads
 import processes
+import progress
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 CONNECTIONS = 50
 COMERS = 16  # connections at a time that shake hands
@@ -41,28 +42,35 @@ BARS = (
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """epolld, asyncio and uvloop side by side; all do the same in OpenSSL."""
-    if not (servers.BIN / "tls_load").exists():
-        raise servers.BenchmarkError("tls needs libssl-dev and openssl, to build tls_load.c")
-    names = [name for name in names if name in ("epolld", "asyncio", "uvloop")]
     rounds = 3 if quick else 9
+    result = Result(
+        name="tls",
+        title="TLS 1.3",
+        about=f"An echo over {CONNECTIONS} connections, of 64 bytes and of a full record, and full "
+        f"handshakes of {COMERS} connections at a time. {rounds} rounds.",
+        columns=("load", "server", "CPU µs (spread)", "to asyncio", "to uvloop"),
+    )
+    if not (servers.BIN / "tls_load").exists():
+        result.notes.append("No libssl-dev and openssl here, to build tls_load.c.")
+        return result
+    names = [name for name in names if name in ("epolld", "asyncio", "uvloop")]
     costs: dict[str, dict[str, list[float]]] = {
         load: {name: [] for name in names} for load in LOADS
     }
-    for _ in range(rounds):
+    for number in range(rounds):
         for name in random.sample(names, len(names)):
+            progress.show(f"round {number + 1} of {rounds}: {name}")
             with servers.running(name, protocol="echo", tls=True) as server:
                 for load, options in LOADS.items():
                     costs[load][name].append(_cost(server, options[quick]))
-    result = Result(
-        name="tls",
-        title=f"CPU time over TLS 1.3, {CONNECTIONS} connections, {rounds} rounds",
-        columns=("load", "server", "CPU µs (spread)", "to asyncio", "to uvloop"),
-        raw=costs,
-    )
+    result.raw = costs
     for load, found in costs.items():
         for name in names:
             ratios = [_ratio(found, name, peer) for peer in ("asyncio", "uvloop")]
             result.rows.append((load, name, str(stats.summarize(found[name])), *ratios))
+        spreads = {name: stats.summarize(found[name]) for name in names}
+        chart = {name: (each.median, each.low, each.high) for name, each in spreads.items()}
+        result.charts.append(bars_chart(load, "CPU µs", chart))
     for load, peer, limit in BARS:
         if {"epolld", peer} <= set(names):
             found = costs[load]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +30,8 @@ def load(name: str) -> ModuleType:
 
 stats = load("stats")
 report = load("report")
+progress = load("progress")
+processes = load("processes")
 
 
 def test_summary_is_median_and_extremes() -> None:
@@ -68,5 +74,76 @@ def test_a_bar_on_its_limit(value: float, below: bool, met: bool) -> None:
 
 def test_a_missed_bar_says_so() -> None:
     result = report.Result("idle", "crowd", ("server",), [("epolld",)], [report.Bar("r", 2.0, 1.0)])
-    assert "NOT MET" in report.markdown([result])
+    assert "NOT MET" in report.markdown([result], "")
     assert json.loads(report.to_json([result]))["idle"]["bars"][0]["met"] is False
+
+
+def test_the_overview_lists_what_is_missed_and_sums_up_what_is_met() -> None:
+    bars = [report.Bar(f"bar {number}", number, 6.5) for number in range(8)]
+    page = report.markdown(
+        [report.Result("pause", "The pause, & more", ("a",), bars=bars)], "Intro"
+    )
+    overview = page.partition("## The pause")[0]
+    assert page.startswith("Intro\n\n## The bars")
+    assert "| [The pause, & more](#the-pause--more) | bar 7 | 7 | ≤ 6.5 | **NOT MET** |" in overview
+    assert "7 bars, told below" in overview
+    assert "bar 6:" not in overview
+
+
+def test_results_survive_being_written_and_the_newest_counts() -> None:
+    chart = report.bars_chart("64 bytes", "µs", {"epolld": (2.0, 1.0, 3.0)})
+    bars = [report.Bar("r", 1.0, 1.0, below=True)]
+    old = report.Result("a", "A", ("x",), [("1",)], bars, charts=[chart], about="why")
+    (again,) = report.from_json(report.to_json([old]))
+    assert report.to_json([again]) == report.to_json([old])
+    new = report.Result("b", "B", ("x",))
+    assert [r.name for r in report.merge([again], [new], ["b", "a"])] == ["b", "a"]
+    assert report.merge([again], [report.Result("a", "newer", ("x",))], ["a"])[0].title == "newer"
+    assert report.merge([again], [], ["b"]) == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar_moves_within_a_measure_and_waits_for_its_end() -> None:
+    stream = Terminal()
+    bar = progress.Progress({"first": 10.0, "second": 30.0}, stream)
+    bar.begin("first")
+    began = time.monotonic()
+    assert bar.fraction(began + 5) == pytest.approx(5 / 40, abs=0.01)
+    assert bar.fraction(began + 500) == 10 / 40, "a slow measure is not over because its time is"
+    bar.begin("second")
+    bar.show("round 1")
+    assert " 25%  0:30 left  second: round 1" in stream.getvalue()
+
+
+def test_without_a_terminal_it_says_what_begins_and_no_more() -> None:
+    stream = io.StringIO()
+    bar = progress.Progress({"first": 10.0}, stream)
+    bar.begin("first")
+    bar.show("round 1")
+    bar.clear()
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().endswith("first: begins\n")
+
+
+def test_cpu_time_counts_what_a_child_took_before_it_ended() -> None:
+    def tick() -> float:
+        return processes.cpu_time([os.getpid()]).ticked / 1e9
+
+    before = tick()
+    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < .1: 0"])
+    assert 0.08 <= tick() - before < 1
+
+
+def test_every_server_of_the_tables_has_its_program() -> None:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        servers = load("servers")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    assert set(servers.RIVALS) | set(servers.ONE_EACH) < set(servers.EVERYONE)
+    names = {path.stem.removeprefix("upper_") for path in (BENCHMARKS / "peers").iterdir()}
+    assert set(servers.EVERYONE) - {"epolld"} <= names
