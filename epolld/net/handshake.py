@@ -56,7 +56,7 @@ class TlsServer:
         self.context = context
         self.transport_type: type[TlsBase] = Plain if starttls else Handshake
         self._loop = loop
-        self._timeout = timeout
+        self.timeout = timeout  # seconds for a handshake
         self._most = most
         # With its deadline; the one that has waited longest is the first. All have the same time,
         # so that is the first to be due as well, and one timer serves them all.
@@ -70,9 +70,9 @@ class TlsServer:
 
     def begin(self, connection: Handshake) -> None:
         """A handshake begins."""
-        self._pending[connection] = self._loop.now + self._timeout
+        self._pending[connection] = self._loop.now + self.timeout
         if self._timer is None:
-            self._timer = self._loop.call_later(self._timeout, self._end_late)
+            self._timer = self._loop.call_later(self.timeout, self._end_late)
         if len(self._pending) > self._most:
             oldest = next(iter(self._pending))
             oldest.give_up(f"{self._most} handshakes are under way (max_handshakes)", "tls_pending")
@@ -88,7 +88,7 @@ class TlsServer:
             if deadline > self._loop.now:
                 self._timer = self._loop.call_later(deadline - self._loop.now, self._end_late)
                 return
-            reason = f"no handshake within {self._timeout:g}s (handshake_timeout)"
+            reason = f"no handshake within {self.timeout:g}s (handshake_timeout)"
             connection.give_up(reason, "handshake_timeout")
 
 

@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epolld.net.descriptor import pack_peer
@@ -94,6 +94,10 @@ class Service:
             for watcher in self._loop.watchers()
             if isinstance(watcher, Transport) and watcher.service is self
         ]
+
+    def in_threads(self) -> Sequence[Transport]:
+        """Those of the connections that no loop watches."""
+        return ()
 
     def open(self, fd: int, peer: Any, facts: dict[str, Any] | None = None) -> bool:
         """Serve a connected non-blocking socket; it belongs to the service from now on.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from epolld.net import descriptor
 from epolld.net.connlog import ConnectionLogger, get_logger
+from epolld.net.feeder import Feeder, fed
 from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
@@ -228,11 +229,13 @@ class Transport(Traveller):
 
     def get_protocol(self) -> Protocol:
         """The protocol that is told about this connection."""
-        return self._protocol
+        protocol: Any = self._protocol
+        served: Protocol = protocol.protocol if type(protocol) is Feeder else protocol
+        return served
 
     def set_protocol(self, protocol: Protocol) -> None:
         """Tell another protocol from now on; its `connection_made` is not called."""
-        self._protocol = protocol
+        self._protocol = fed(protocol)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Facts about the connection, by asyncio's names and some more; else `default`.
@@ -328,9 +331,15 @@ class Transport(Traveller):
         """The service that it belongs to."""
         return self._service
 
+    _start_tls_compatible = True  # what asyncio's loop.start_tls() asks for
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        """End the connection because of `exc`: asyncio's TLS calls it."""
+        self.lose(exc, "error" if exc is not None else "aborted")
+
     def tell_draining(self) -> bool:
         """Call the protocol's `draining`; False if it has one of its own and decides itself."""
-        own = getattr(type(self._protocol), "draining", Protocol.draining)
+        own = getattr(type(self.get_protocol()), "draining", Protocol.draining)
         if own is Protocol.draining:
             return True
         return self._state is OPEN and self._guard("draining") is True
@@ -491,7 +500,7 @@ class Transport(Traveller):
             "%s: %s of %s raised %s; closing the connection from %s",
             self._service.name,
             callback,
-            type(self._protocol).__qualname__,
+            type(self.get_protocol()).__qualname__,
             type(exc).__name__,
             self.describe_peer(),
             exc_info=exc,

@@ -1,4 +1,4 @@
-"""asyncio inside a worker: its loop, and connections for its protocols.
+"""asyncio inside a worker: its loop, and services of its protocols.
 
 A worker that needs asyncio runs `AsyncioRuntime.run()` in place of `EventLoop.run()`. All of
 asyncio works inside: tasks, timers, subprocesses, executors, signals, the clients of other
@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Coroutine
 from types import FrameType
 from typing import Any, TypeVarTuple
 
-from epolld.net.loop import EPOLLIN, EventLoop
+from epolld.net.feeder import fed
+from epolld.net.loop import EventLoop
 from epolld.net.service import Service
-from epolld.net.transport import Transport
 from epolld.runtime.goodbye import Goodbye
 from epolld.runtime.selector import SharedSelector
 
@@ -155,69 +154,10 @@ class AsyncioRuntime:
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
 
 
-class AsyncioTransport(Transport):
-    """A connection of a service whose protocols are asyncio's."""
-
-    __slots__ = ()
-
-    _start_tls_compatible = True  # what loop.start_tls() asks for
-
-    def start(self) -> None:
-        """As the base's; a BufferedProtocol says itself where data are to go."""
-        self._suit(self._protocol)
-        super().start()
-
-    def set_protocol(self, protocol: Any) -> None:
-        """Tell another protocol from now on; its `connection_made` is not called."""
-        super().set_protocol(protocol)
-        self._suit(protocol)
-
-    def _suit(self, protocol: object) -> None:
-        buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        self._become(BufferedTransport if buffered else AsyncioTransport)
-
-    def _force_close(self, exc: BaseException | None) -> None:
-        """End the connection because of `exc`; for asyncio's TLS."""
-        self.lose(exc, "error" if exc is not None else "aborted")
-
-
-class BufferedTransport(AsyncioTransport):
-    """The same while its protocol is an asyncio.BufferedProtocol: receives into its buffer."""
-
-    __slots__ = ()
-
-    def on_ready(self, events: int) -> None:
-        """Serve what epoll reported."""
-        if events != EPOLLIN or not self._reading:
-            super().on_ready(events)
-            return
-        protocol: Any = self._protocol
-        try:
-            buffer = protocol.get_buffer(-1)
-            if not len(buffer):
-                raise RuntimeError("get_buffer() returned an empty buffer")
-        except BaseException as exc:
-            self._fault("get_buffer", exc)
-            return
-        try:
-            count = os.readv(self._fd, (buffer,))
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            self._break(exc)
-            return
-        if not count:
-            self._on_eof()
-            return
-        self.last_active = self._loop.now
-        self.bytes_in += count
-        try:
-            protocol.buffer_updated(count)
-        except BaseException as exc:
-            self._fault("buffer_updated", exc)
-
-
 class AsyncioService(Service):
-    """A service whose protocols are asyncio's."""
+    """A service whose protocols are asyncio's; arguments as for `Service`."""
 
-    transport_type = AsyncioTransport
+    def __init__(self, loop: EventLoop, name: str, factory: Callable[[], Any], *more: Any) -> None:
+        # Where the class shows that it takes bytes, nothing stands between.
+        takes_bytes = isinstance(factory, type) and not hasattr(factory, "get_buffer")
+        super().__init__(loop, name, factory if takes_bytes else lambda: fed(factory()), *more)

@@ -35,12 +35,13 @@ def connection_at_work() -> Transport | None:
 class Goodbye:
     """Whether somebody wants to know that it is time to go, and whether it is."""
 
-    __slots__ = ("_event", "_said", "transport")
+    __slots__ = ("_event", "_said", "lost", "transport")
 
     def __init__(self) -> None:
         self._event: asyncio.Event | None = None  # made when asked for: few ask
         self._said = False
         self.transport: Transport | None = None  # None: the worker's own
+        self.lost: BaseException | None = None  # what broke the connection
 
     def event(self) -> asyncio.Event:
         """Set once `say` has been called."""

@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from epolld.net.loop import EventLoop
-from epolld.runtime.aio import AsyncioService, AsyncioTransport
+from epolld.net.service import Service
+from epolld.net.transport import Transport
 from epolld.runtime.goodbye import Goodbye
 
 log = logging.getLogger("epolld.connection")
@@ -41,6 +42,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection has ended; its handler may still be at work."""
         self.goodbye.transport = None
+        self.goodbye.lost = exc
         super().connection_lost(exc)  # type: ignore[arg-type]
         if self._handlers.draining:
             self.goodbye.say()
@@ -50,7 +52,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         return not self.goodbye.say()
 
 
-class StreamService(AsyncioService):
+class StreamService(Service):
     """A service whose connections are handled by coroutines; arguments as for `Service`."""
 
     def __init__(
@@ -92,7 +94,7 @@ class Handlers:
         self.loop = loop
         self._name = name  # the service's
         self._handle = handle
-        self._tasks: dict[asyncio.Task[object], tuple[AsyncioTransport, Goodbye]] = {}
+        self._tasks: dict[asyncio.Task[object], tuple[Transport, Goodbye]] = {}
         self.draining = False  # the worker leaves
 
     def __len__(self) -> int:
@@ -127,15 +129,16 @@ class Handlers:
 
     def _on_done(self, task: asyncio.Task[object]) -> None:
         """A handler has returned, which alone closes nothing, or failed, which does."""
-        transport, _goodbye = self._tasks.pop(task)
+        transport, goodbye = self._tasks.pop(task)
         if task.cancelled():
             transport.close_for("drained")
         elif (exc := task.exception()) is not None:
-            self._report(transport, exc)
+            self._report(transport, goodbye, exc)
             transport.close_for("callback_error")
 
-    def _report(self, transport: AsyncioTransport, exc: BaseException) -> None:
-        if isinstance(exc, ConnectionError) and transport.is_closed():
+    def _report(self, transport: Transport, goodbye: Goodbye, exc: BaseException) -> None:
+        lost = isinstance(exc, ConnectionError) and transport.is_closed()
+        if lost or exc is goodbye.lost:  # the network's doing
             log.debug("%s: %s: %s", self._name, transport.describe_peer(), exc)
             return
         log.error(

@@ -1,8 +1,8 @@
 """Blocking handlers: subclasses of socketserver's, each connection in a thread of its own.
 
 The worker's loop accepts; a connection then belongs to a thread of a bounded pool until its
-handler returns. The loop knows nothing of its bytes, but the socket that the handler gets counts
-them and notes when it was last used, so limits, drains and reports work as for all others.
+handler returns. The loop knows nothing of its bytes, but the socket that the handler gets
+(requests.py) does, so limits, drains and reports work as for all others.
 
 While all threads are busy, the service's listeners leave the accept queues: the client goes to
 another worker, or waits in the kernel and not here.
@@ -21,7 +21,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epolld.net import descriptor
 from epolld.net.connlog import ConnectionLogger, get_logger
@@ -29,52 +29,17 @@ from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
 from epolld.net.service import Service
 from epolld.net.timers import Timer
+from epolld.runtime.requests import Counted, Request
+
+if TYPE_CHECKING:
+    import ssl
+
+    from epolld.net.handshake import TlsServer
+    from epolld.runtime.tlsrequest import Securer
 
 log = logging.getLogger("epolld.connection")
 
 LOOK = 1.0  # seconds between two looks at what the threads do
-
-
-class Request(socket.socket):
-    """The socket that a handler gets: counts its bytes, and when it was used."""
-
-    bytes_in = bytes_out = 0
-    waiting = False  # inside one of the calls below, so the peer is what it waits for
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fileno=fd)
-        self.last_used = time.monotonic()
-
-    def recv(self, *args: Any) -> bytes:
-        """As socket.recv."""
-        data: bytes = self._call(super().recv, args)
-        self.bytes_in += len(data)
-        return data
-
-    def recv_into(self, *args: Any) -> int:
-        """As socket.recv_into; files made by `makefile` come through here."""
-        count: int = self._call(super().recv_into, args)
-        self.bytes_in += count
-        return count
-
-    def send(self, *args: Any) -> int:
-        """As socket.send."""
-        count: int = self._call(super().send, args)
-        self.bytes_out += count
-        return count
-
-    def sendall(self, data: Any, *args: Any) -> None:
-        """As socket.sendall."""
-        self._call(super().sendall, (data, *args))
-        self.bytes_out += memoryview(data).nbytes
-
-    def _call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        self.waiting = True
-        try:
-            return function(*args)
-        finally:
-            self.waiting = False
-            self.last_used = time.monotonic()
 
 
 class Server:
@@ -86,6 +51,7 @@ class Server:
         self.server_address: Any = None  # of its first listener
         self.socket: socket.socket | None = None  # that listener; not to be accepted from
         self.application: Any = None  # the worker's
+        self.ssl_context: ssl.SSLContext | None = None  # if the service has TLS
         self.draining = threading.Event()  # the worker leaves: come to an end
 
 
@@ -96,9 +62,11 @@ class Connection:
         self.service = service
         self.id = id
         self.opened = time.monotonic()
-        self.request = Request(fd)
+        self.request: Counted = Request(fileno=fd)
+        self.request.last_used = self.opened
         self.request.settimeout(service.patience)  # blocking, if there is none
         self.thread: threading.Thread | None = None  # none yet: all are busy
+        self.shaking_hands = False
         self.reported = False  # as stuck
         self.exc: BaseException | None = None  # what the handler let through
         self._peer = descriptor.unpack_peer(peer)
@@ -112,10 +80,16 @@ class Connection:
     def handle(self) -> None:
         """Run the handler to its end."""
         self.thread = threading.current_thread()
+        securer = self.service.securer
         try:
+            if securer is not None and securer.at_once:
+                self.shaking_hands = True
+                self.request = securer.secure(self.request)
+                self.shaking_hands = False
             self.service.handler(self.request, self.client_address, self.service.server)
         except BaseException as exc:
             self.exc = exc
+        self.request.say_goodbye()
 
     # -- in the loop -----------------------------------------------------------------------------
 
@@ -140,6 +114,9 @@ class Connection:
         exc, name = self.exc, self.service.name
         if exc is None:
             return self._cause or "closed"
+        if self.shaking_hands and isinstance(exc, OSError):
+            log.info("%s: %s: no TLS: %s, closing", name, self.describe_peer(), exc)
+            return "handshake_timeout" if isinstance(exc, TimeoutError) else "tls_handshake"
         if isinstance(exc, TimeoutError) and self.request.gettimeout() == self.service.patience:
             log.info("%s: %s: %s, closing", name, self.describe_peer(), exc)
             return "idle_timeout"
@@ -230,7 +207,8 @@ class Connection:
 
     def silent_for(self, seconds: float) -> bool:
         """Whether it waits for its peer since `seconds`."""
-        return self.request.waiting and time.monotonic() - self.last_active >= seconds
+        silent = time.monotonic() - self.last_active >= seconds
+        return silent and (self.request.waiting or not seconds)
 
     def tell_draining(self) -> bool:
         """The service has told them all."""
@@ -247,7 +225,8 @@ class Connection:
     def _shutdown(self, cause: str, how: int) -> None:
         self._cause = self._cause or cause
         try:
-            self.request.shutdown(how)
+            # Not its own method: an ssl.SSLSocket would go on in plain text.
+            socket.socket.shutdown(self.request, how)
         except OSError:  # it has ended meanwhile
             return
 
@@ -294,6 +273,7 @@ class ThreadService(Service):
         super().__init__(loop, name, handler, 0, *settings)
         self.loop = loop
         self.handler = handler
+        self.securer: Securer | None = None
         self.server = Server(name, getattr(handler, "func", handler))
         self.patience = idle_timeout or None
         self.on_full: Callable[[bool], object] = lambda full: None
@@ -322,6 +302,17 @@ class ThreadService(Service):
         if self.server.socket is None:
             self.server.socket = sock
             self.server.server_address = sock.getsockname()
+
+    def speak_tls(self, tls: TlsServer) -> None:
+        """Have all connections from now on use TLS."""
+        from epolld.runtime.tlsrequest import Securer  # OpenSSL, which most services do not need
+
+        self.securer = Securer(tls)
+        self.server.ssl_context = tls.context
+
+    def in_threads(self) -> list[Any]:
+        """The connections that no loop watches."""
+        return list(self._connections)
 
     def _make(self, fd: int, peer: Any, id: int) -> Any:
         return Connection(self, fd, peer, id)

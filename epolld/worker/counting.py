@@ -52,6 +52,10 @@ class Counting:
                 service = watcher.service
                 received[service] = received.get(service, 0) + watcher.bytes_in
                 sent[service] = sent.get(service, 0) + watcher.bytes_out
+        for service, _index in self._services:
+            for connection in service.in_threads():
+                received[service] = received.get(service, 0) + connection.bytes_in
+                sent[service] = sent.get(service, 0) + connection.bytes_out
         sums: dict[int, list[int]] = {}
         for service, index in self._services:  # which is one and the same for very many services
             numbers = sums.setdefault(index, [0] * USED_WORDS)

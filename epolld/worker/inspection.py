@@ -111,6 +111,9 @@ class Inspector:
             for watcher in self._loop.watchers()
             if isinstance(watcher, Transport) and watcher.service.name in names
         ]
+        for service in self._services:
+            if service.name in names:
+                transports += service.in_threads()
         self._walks[number] = Walk(transports, self._condition(selection), self._describe, kill)
         self._step(number)
 

@@ -47,3 +47,14 @@ class Trouble(socketserver.StreamRequestHandler):
     def rest(self) -> None:
         """A long time without a look at the connection."""
         time.sleep(60)
+
+
+class Start(socketserver.BaseRequestHandler):
+    """Plain at first."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"plain\n")
+        context = self.server.ssl_context  # type: ignore[attr-defined]
+        secret = context.wrap_socket(self.request, server_side=True)
+        secret.sendall(b"secret\n")
+        secret.unwrap()

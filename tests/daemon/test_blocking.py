@@ -1,6 +1,8 @@
 """Blocking handlers: threads, and what happens when there are none left or one does not return."""
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -8,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from certificates import Authority
+from control import Control
 from harness import Config, Daemon, upper_at
 from processes import eventually
 
@@ -117,7 +121,7 @@ def test_a_stuck_thread_is_reported_once_and_keeps_nobody(daemon: Start) -> None
     stuck.sock.sendall(b"sleep\n")
     host, port = stuck.sock.getsockname()
     line = running.wait_log("has not touched its connection", 5)
-    assert f"Trouble: thread Trouble-0 has not touched its connection from {host}:{port}" in line
+    assert re.search(rf"Trouble: thread Trouble-\d has not touched .* from {host}:{port}", line)
     assert "in rest" in line
     assert "time.sleep(60)" in line
     assert other.ask(b"x\n") == b"x\n"
@@ -158,3 +162,56 @@ def test_a_fast_stop(daemon: Start, tmp_path: Path) -> None:
     assert client.is_ended()
     running.wait_exit(3)
     running.allow("has not returned; leaving it")
+
+
+def test_tls(daemon: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    running = daemon(
+        services=[
+            blocking("Upper", tls={**authority.issue("localhost"), "handshake_timeout": "1s"})
+        ]
+    )
+    context = authority.client()
+    client = running.client(running.address("Upper"))
+    client.sock = context.wrap_socket(
+        client.sock, server_hostname="localhost", suppress_ragged_eofs=False
+    )
+    big = b"x" * 100_000 + b"\n"
+    assert client.ask(b"hello\n") == b"HELLO\n"
+    assert client.ask(big) == big.upper()
+    silent = running.client(running.address("Upper"))
+    plain = running.client(running.address("Upper"))
+    plain.sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    assert silent.is_ended()
+    with contextlib.suppress(ConnectionResetError):
+        assert plain.rest()[:2] in (b"", b"\x15\x03")  # an alert, and no answer
+    running.wait_log("Upper: 127.0.0.1:.*: no TLS: ", count=2)
+    running.reload()
+    # Silent for five seconds, it reads the end and says goodbye in order.
+    assert client.rest() == b""
+
+
+def test_starttls(daemon: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = {**authority.issue("localhost"), "starttls": True}
+    running = daemon(services=[blocking("Start", tls=tls)])
+    client = running.client(running.address("Start"))
+    assert client.line() == b"plain"
+    context = authority.client()
+    client.sock = context.wrap_socket(client.sock, server_hostname="localhost")
+    assert client.line() == b"secret"
+    client.sock.setblocking(True)
+    assert client.sock.unwrap() is not None
+
+
+def test_bytes_are_counted_while_a_handler_works(daemon: Start) -> None:
+    """And its connection is told of as any other."""
+    running = daemon(services=[blocking("Upper")])
+    client = running.client(running.address("Upper"))
+    assert client.ask(b"hello\n") == b"HELLO\n"
+    control = Control(running)
+    (seen,), _ = control.parts("connections")
+    assert (seen["service"], seen["bytes_in"], seen["bytes_out"]) == ("Upper", 6, 6)
+    control.parts("kill", ids=[seen["id"]])
+    assert client.is_ended()
+    control.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority
 from harness import Config, Daemon, upper_at
 from processes import eventually
 
@@ -190,6 +191,22 @@ def test_asyncio_protocols(
     assert client.ask(b"hello", len(answer)) == answer
     client.half_close()
     assert client.rest() == b""
+
+
+@pytest.mark.parametrize("name", ["upper", "Buffered"])
+def test_with_tls_and_limits(daemon: Start, tmp_path: Path, name: str) -> None:
+    """Neither knows of the other: what a service's connections are made of is put together."""
+    authority = Authority(tmp_path)
+    settings = {"tls": authority.issue("localhost"), "max_age": "1h", "write_timeout": "9s"}
+    for more in (settings, {"write_timeout": "9s"}):
+        running = daemon(services=[coroutine(name, **more)])
+        client = running.client(running.address(name))
+        if "tls" in more:
+            context = authority.client()
+            client.sock = context.wrap_socket(client.sock, server_hostname="localhost")
+        assert client.ask(b"hello\n") == b"HELLO\n"
+        big = b"x" * 60_000 + b"\n"
+        assert client.ask(big) == big.upper()
 
 
 def test_a_worker_without_coroutines_has_no_asyncio(
