@@ -5,6 +5,7 @@ The protocol is docs/control.md's. Refuses to know what an answer means, and how
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
@@ -55,7 +56,8 @@ class Daemon:
         try:
             sock = controlsocket.connect(self._path, self._timeout or 10.0)
             with sock, sock.makefile("rb") as lines:
-                sock.sendall(request)
+                with contextlib.suppress(BrokenPipeError):  # it may have said why already
+                    sock.sendall(request)
                 if patient:
                     sock.settimeout(self._timeout)
                 while True:

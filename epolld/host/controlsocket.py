@@ -25,6 +25,7 @@ BACKLOG = 64  # clients that wait to be accepted; more are told to try again by 
 ALONE = 0o177  # umask: the daemon's own user, read and write
 WITH_GROUP = 0o117  # the group, too
 
+MAX_GROUPS = 256  # of a client that are looked at: Python's getsockopt takes 1024 bytes at most
 SO_PEERGROUPS = 59  # <asm-generic/socket.h>, since Linux 4.13; not in Python's socket module
 
 
@@ -99,11 +100,24 @@ def open_to(directory: str, group: int) -> bool:
 
 
 def connect(path: str, timeout: float | None) -> socket.socket:
-    """A connection to the daemon that listens at `path`. Raises OSError."""
+    """A connection to the daemon that listens at `path`, within `timeout` seconds. Raises OSError.
+
+    0: at once or not at all. A full queue is waited for, as it would not be with the socket's own
+    time-out, for which it is non-blocking.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        sock.setblocking(timeout != 0)
+        if timeout:
+            limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1_000_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        try:
+            _at(path, sock.connect)
+        except BlockingIOError:
+            if timeout:
+                raise TimeoutError("the queue of the control socket is full") from None
+            raise
         sock.settimeout(timeout)
-        _at(path, sock.connect)
     except BaseException:
         sock.close()
         raise
@@ -127,8 +141,8 @@ def peer_of(sock: socket.socket) -> Peer:
         "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
     groups = array.array("I")
-    with contextlib.suppress(OSError):  # ERANGE: more than fit here
-        groups.frombytes(sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4096))
+    with contextlib.suppress(OSError):  # ERANGE: more than fit here, then only the primary counts
+        groups.frombytes(sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MAX_GROUPS * 4))
     return Peer(pid, uid & 0xFFFFFFFF, frozenset({gid & 0xFFFFFFFF, *groups}))
 
 

@@ -16,8 +16,8 @@ class Control:
     def __init__(self, place: Daemon | Path, timeout: float = TIMEOUT) -> None:
         path = place.runtime / "control.sock" if isinstance(place, Daemon) else place
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(path))  # waits while the queue is full, as a time-out would not
         self.sock.settimeout(timeout)
-        self.sock.connect(str(path))
         self._file = self.sock.makefile("rb")
 
     def send(self, command: str, **fields: Any) -> None:
