@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from epolld import __version__
-from epolld.errors import ConfigError, EpolldError, ExitCode
+from epolld.errors import ConfigError, EpolldError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from epolld.config import Loaded, Overrides
@@ -60,6 +60,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"the configuration (default: {LOCAL_CONFIG} where it exists, else {SYSTEM_CONFIG})",
     )
+    add(
+        "--dev",
+        metavar="PROTOCOL",
+        help="for developing: serve package.module:Handler with one worker and no configuration, at"
+        " 127.0.0.1:1688 or --bind, and reload when its code changes",
+    )
     add("--check", action="store_true", help="validate; print OK or every problem; exit 0 or 1")
     add("--print-config", action="store_true", help="print what is in force, as YAML")
     add("--schema", action="store_true", help="print the JSON Schema of the configuration")
@@ -80,17 +86,34 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.schema:
             return _print_schema()
-        overrides = _overrides(arguments)
-        path = os.path.abspath(arguments.config or _default_config())
-        if arguments.check:
-            return _check(path, overrides)
-        if arguments.print_config:
-            return _print_config(path, overrides)
-        return _serve(path, overrides, arguments.daemonize)
+        if arguments.dev is not None:
+            return _develop(arguments)
+        return _run(arguments, os.path.abspath(arguments.config or _default_config()))
     except EpolldError as error:
         for line in str(error).splitlines():
             print(f"epolld: {line}", file=sys.stderr)
         return error.exit_code
+
+
+def _run(arguments: argparse.Namespace, path: str) -> int:
+    """Do what is asked for with the configuration at `path`."""
+    overrides = _overrides(arguments)
+    if arguments.check:
+        return _check(path, overrides)
+    if arguments.print_config:
+        return _print_config(path, overrides)
+    return _serve(path, overrides, arguments.daemonize)
+
+
+def _develop(arguments: argparse.Namespace) -> int:
+    """Run with a configuration that is made up."""
+    from epolld import dev
+
+    for option in ("config", "service", "daemonize"):
+        if getattr(arguments, option):
+            raise UsageError(f"--dev goes without --{option}")
+    with dev.configuration(arguments.dev) as path:
+        return _run(arguments, path)
 
 
 def _default_config() -> str:

@@ -16,7 +16,13 @@ from collections.abc import Callable, Hashable
 
 from epolld.errors import PathError
 from epolld.floods import Floods, Kind
-from epolld.logline import format_journal, format_json, format_plain, format_text
+from epolld.logline import (
+    format_console,
+    format_journal,
+    format_json,
+    format_plain,
+    format_text,
+)
 from epolld.logsink import FileSink, Sink, StderrSink, SyslogSink, open_file
 
 LEVELS = {
@@ -25,6 +31,8 @@ LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+FORMATS = {"text": format_text, "console": format_console, "json": format_json}
 
 _logger = logging.getLogger("epolld.log")
 
@@ -118,15 +126,16 @@ _handler = LineHandler(format_text, StderrSink())
 def configure(
     level: str, target: str, format: str, file: str | None, identity: str = "epolld"
 ) -> None:
-    """Log from `level` on, to `target` (stderr, syslog, file), as `format` (text, json).
+    """Log from `level` on, to `target` (stderr, syslog, file), as `format` (text, console,
+    json).
 
     `file` is the path for the target file, `identity` the name in the system's log. May be
     called again. Raises PathError, and changes nothing, when the target cannot be opened;
     ValueError for a word that is none of these.
     """
-    if level not in LEVELS or format not in ("text", "json"):
+    if level not in LEVELS or format not in FORMATS:
         raise ValueError(f"logging: level {level!r}, format {format!r}: not known")
-    to_line = format_json if format == "json" else format_text
+    to_line = FORMATS[format]
     if target == "stderr":
         sink: Sink = StderrSink()
         if to_line is format_text and _stderr_is_journal():

@@ -100,6 +100,14 @@ def format_text(record: logging.LogRecord) -> bytes:
     return _compose(f"{stamp}.{milliseconds:03d} ", record)
 
 
+def format_console(record: logging.LogRecord) -> bytes:
+    """As format_text, but with a traceback as Python prints it: for somebody who watches."""
+    trace = "\n".join(escape(line) for line in _traceback_of(record).splitlines())
+    plain = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
+    plain.stack_info = None
+    return format_text(plain) + (f"{trace}\n".encode(errors="backslashreplace") if trace else b"")
+
+
 def format_journal(record: logging.LogRecord) -> bytes:
     """`<6>info master[1234]: message`: the priority is how sd-daemon(3) passes the level."""
     return _compose(f"<{priority_of(record.levelno)}>", record)

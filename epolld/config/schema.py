@@ -204,6 +204,15 @@ class Workers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Setting(Size(), "Replace a worker that holds more memory than this (its RSS). 0: never."),
     ] = 0
+    reload_on_change: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "Reload whenever a file of the user's code changes, and log the traceback of what "
+            "cannot be imported: for developing. Looks at the folders of the modules that were "
+            "imported, but for installed ones.",
+        ),
+    ] = False
     max_buffered: Annotated[
         int,
         Setting(
@@ -428,8 +437,12 @@ class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Setting(Path("an absolute path"), "The log file for target `file`; USR1 opens it anew."),
     ] = None
     format: Annotated[
-        Literal["text", "json"],
-        Setting(Choice("text", "json"), "Lines for people, or one JSON object a line."),
+        Literal["text", "console", "json"],
+        Setting(
+            Choice("text", "console", "json"),
+            "Lines for people; the same with tracebacks over several lines; or one JSON object a "
+            "line.",
+        ),
     ] = "text"
 
 

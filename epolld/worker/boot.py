@@ -38,6 +38,7 @@ from epolld.services.registry import (
 from epolld.worker.lifecycle import Lifecycle
 from epolld.worker.runtimes import Handler
 
+log_import = logging.getLogger("epolld.worker")
 log_application = logging.getLogger("epolld.application")
 
 if TYPE_CHECKING:
@@ -115,6 +116,10 @@ def import_all(loaded: Loaded) -> Imported:
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: users' modules are found here
+    if loaded.config.workers.reload_on_change:
+        # A compiled file counts as fresh if it has the second and the size of its source: not
+        # enough for somebody who changes one character twice.
+        sys.dont_write_bytecode = True
     handlers: dict[str, Handler] = {}
     application = None
     problems: list[Problem] = []
@@ -137,6 +142,8 @@ def _collecting(problems: list[Problem], loaded: Loaded, path: str, name: str) -
         yield
     except ServiceError as error:
         problems.append(loaded.problem(f"{path}.{name}", str(error)))
+        if loaded.config.workers.reload_on_change and error.__cause__ is not None:
+            log_import.error("cannot be imported:", exc_info=error.__cause__)
     except OptionError as error:
         problems += [
             loaded.problem(f"{path}.options.{option}", message)

@@ -83,6 +83,7 @@ class Worker:
     """The composition of one worker."""
 
     def __init__(self, assignment: Assignment) -> None:
+        self._born = time.time_ns()
         self._slot = assignment.slot
         self._assignment = assignment
         self._config = assignment.generation.config
@@ -169,6 +170,10 @@ class Worker:
 
     def run(self) -> None:
         """Serve until there is nothing left to serve."""
+        if self._config.workers.reload_on_change and self._slot == 0:
+            from epolld.worker.codewatch import CodeWatch
+
+            CodeWatch(self._loop, self._born, lambda: self._state is not State.DRAINING).look()
         self._runtimes.run()
         self._lifecycle.stop()
         self._runtimes.close(min(max(LAST_LOOK, self._deadline - time.monotonic()), LAST_WORDS))

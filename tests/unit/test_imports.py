@@ -54,7 +54,8 @@ MAY_IMPORT = {
     "client": LEAVES,
     "testing": LEAVES | {"net"},  # of nobody's but the users' tests
     "exporter": BUILT_ON,
-    "cli": BUILT_ON | {"runtime", "services", "worker", "master", "exporter"},
+    "dev": set[str](),
+    "cli": BUILT_ON | {"dev", "runtime", "services", "worker", "master", "exporter"},
     "console": LEAVES | {"host"},
     "ctl": LEAVES | {"config", "console", "host"},
     "__main__": {"cli"},

@@ -640,3 +640,12 @@ def test_what_is_raised_makes_another_kind(tmp_path) -> None:
     text = path.read_text()
     assert text.count("ValueError: x") == Floods.BURST
     assert text.count("KeyError: 'y'") == 1
+
+
+def test_on_the_console_a_traceback_has_its_lines() -> None:
+    head, *trace = logline.format_console(failed("bad \x1b[31m")).decode().splitlines()
+    assert TEXT.match(head + "\n")
+    assert " | " not in head
+    assert trace[0].startswith("Traceback")
+    assert trace[-1] == "ValueError: bad \\x1b[31m"
+    assert logline.format_console(record("served %d", 3)).endswith(b" served 3\n")
