@@ -12,11 +12,11 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from epolld.net.deadlines import GRAINS, Deadlines
 from epolld.net.descriptor import pack_peer
 from epolld.net.frozen import Frozen
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
-from epolld.net.timers import TimeoutWheel, Timer
 from epolld.net.transport import Transport
 from epolld.net.travel import facts_of, peer_of
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("epolld.connection")
 
 MOVED = "moved"  # among the ends: the connection lives on in another worker
-
-IDLE_GRAINS = 16  # an idle connection ends at most idle_timeout/16 late
 
 
 class Service:
@@ -73,10 +71,9 @@ class Service:
         self._factory = factory
         self._on_change = on_change
         self._idle_timeout = idle_timeout
-        self._idle: TimeoutWheel[Transport] | None = None
+        self._idle: Deadlines[Transport] | None = None
         if idle_timeout:
-            self._idle = TimeoutWheel(idle_timeout / IDLE_GRAINS)
-        self._idle_timer: Timer | None = None
+            self._idle = Deadlines(loop, idle_timeout, self._look_at_idle)
 
     def speak_tls(self, tls: TlsServer) -> None:
         """Have all connections from now on use TLS."""
@@ -153,8 +150,7 @@ class Service:
         self.live += 1
         self._on_change(+1)
         if self._idle is not None:
-            self._idle.start(transport, self._loop.now + self._idle_timeout - silent)
-            self._wait_for_idle()
+            self._idle.start(transport, self._idle_timeout - silent)
 
     def refuse(self, cause: str) -> None:
         """Count a connection that was not served; `cause` is a name of causes.py."""
@@ -222,29 +218,14 @@ class Service:
         for transport in self.transports:
             transport.close_within(patience)
 
-    def _wait_for_idle(self) -> None:
-        """Look again when the first may be idle for too long."""
-        assert self._idle is not None
-        deadline = self._idle.next_deadline()
-        if self._idle_timer is not None:
-            if deadline is not None and self._idle_timer.when <= deadline:
-                return
-            self._idle_timer.cancel()
-            self._idle_timer = None
-        if deadline is not None:
-            self._idle_timer = self._loop.call_later(deadline - self._loop.now, self._end_idle)
-
-    def _end_idle(self) -> None:
+    def _look_at_idle(self, transport: Transport) -> None:
         """End what has been idle for too long; whoever was active meanwhile waits for the rest."""
         assert self._idle is not None
-        self._idle_timer = None
         now = self._loop.now
-        for transport in self._idle.take_expired(now):
-            rest = transport.last_active + self._idle_timeout - now
-            if transport.is_frozen():  # then its time is the other worker's to judge
-                rest = self._idle_timeout / IDLE_GRAINS
-            if rest > 0:
-                self._idle.start(transport, now + rest)
-            else:
-                transport.time_out(f"idle for {now - transport.last_active:.0f}s", "idle_timeout")
-        self._wait_for_idle()
+        rest = transport.last_active + self._idle_timeout - now
+        if transport.is_frozen():  # then its time is the other worker's to judge
+            rest = self._idle_timeout / GRAINS
+        if rest > 0:
+            self._idle.start(transport, rest)
+        else:
+            transport.time_out(f"idle for {now - transport.last_active:.0f}s", "idle_timeout")

@@ -22,9 +22,10 @@ from wiring import (
     unix_pair,
 )
 
+from epolld.net.deadlines import GRAINS
 from epolld.net.linger import PATIENCE
 from epolld.net.loop import EventLoop
-from epolld.net.service import IDLE_GRAINS, Service
+from epolld.net.service import Service
 from epolld.net.transport import READ_SIZE
 
 TEN_MB = os.urandom(1 << 16) * 160
@@ -476,7 +477,7 @@ def test_idle_timeout_counts_from_the_last_byte_in_either_direction() -> None:
     clock.time += 15.9
     settle(loop)
     assert not notes.lost
-    clock.time += 0.2 + 16.0 / IDLE_GRAINS
+    clock.time += 0.2 + 16.0 / GRAINS
     settle(loop)
     assert isinstance(notes.exc, TimeoutError)
     assert service.live == 0
