@@ -22,6 +22,7 @@ import servers
 from measures import (
     accepts,
     connect,
+    coroutines,
     greedy,
     greeting,
     handover,
@@ -58,6 +59,7 @@ MEASURES = {
     "message": Measure(message.measure, 120, 40),
     "sizes": Measure(message.measure_sizes, 90, 40),
     "lines": Measure(lines.measure, 60, 20),
+    "coroutines": Measure(coroutines.measure, 120, 30),
     "keyvalue": Measure(keyvalue.measure, 40, 15),
     "tls": Measure(tls.measure, 60, 20),
     "connect": Measure(connect.measure, 60, 30),
