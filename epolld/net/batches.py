@@ -9,6 +9,7 @@ it does what it is asked for. The plain transport has none of this, and its hot 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from epolld.net.transport import Buffer, Transport
@@ -57,6 +58,12 @@ class Batching(Base):
         if self.batch is not None:
             self.batch.flush()
         super().write_eof()
+
+    def start_tls(self, on_secured: Callable[[], object] | None = None) -> None:
+        """As the transport's; what was answered before goes out in plain text."""
+        if self.batch is not None:
+            self.batch.flush()
+        super().start_tls(on_secured)
 
     def close(self) -> None:
         """As the transport's, after what was answered before; no message comes after it."""

@@ -186,6 +186,13 @@ class Framing(Protocol):
         if self._turn is not None and not self._held:
             self._held = list(self._turn)  # which leaves nothing for the loop
 
+    def discard_input(self) -> None:
+        """Forget what has come and is not handed out; `transport.start_tls` calls this."""
+        if self._turn is not None:
+            for _ in self._turn:  # which leaves nothing for the loop
+                pass
+        self._held, self._rest = None, b""
+
     def message_under_way(self) -> object:
         """For `message_timeout`: None between two messages, else an object that is the same for as
         long as the message is. It costs a message nothing: what is cut off leaves another rest,

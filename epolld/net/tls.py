@@ -231,6 +231,7 @@ class TlsTransport(TlsBase):
                 except BaseException as exc:
                     self._fault("data_received", exc)
             else:
+                self._ended = True
                 self._on_eof()
             return
         if events & EPOLLOUT and self._out is not None:
@@ -273,11 +274,11 @@ class TlsTransport(TlsBase):
         if plain and self._reading:
             self._guard("data_received", plain)
         if self._ended and self._reading:
-            self._ended = False
             self._on_eof()
 
     def _on_eof(self) -> None:
         """The peer has said goodbye; what now is the protocol's choice."""
+        self._ended = False
         self._eof_received = True
         keep_open = self._guard("eof_received")
         if self._state is not OPEN:
