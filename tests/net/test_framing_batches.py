@@ -151,6 +151,32 @@ def test_resumed_by_a_timer_for_each_message(loop: EventLoop, cls: type[Framing]
         assert protocol.got == messages
 
 
+def test_what_comes_before_it_goes_on_may_pause_again(loop: EventLoop, cls: type[Framing]) -> None:
+    protocol = answering(cls, a=pause, b=pause)
+    with connected(loop, protocol) as peer:
+        peer.send(framed(cls, [b"a"]))
+        protocol.transport.resume_reading()
+        peer.sock.sendall(framed(cls, [b"b", b"c"]))
+        protocol.transport.on_ready(1)
+        settle(loop)
+        assert protocol.got == [b"a", b"b"]
+        protocol.transport.resume_reading()
+        settle(loop)
+        assert protocol.got == ABC
+
+
+def test_with_nothing_held_back_there_is_no_batch(loop: EventLoop, cls: type[Framing]) -> None:
+    protocol = answering(cls, a=pause)
+    with connected(loop, protocol) as peer:
+        peer.send(framed(cls, [b"a"]) + framed(cls, [b"b"])[:-1])
+        assert protocol.transport.batch is protocol
+        protocol.transport.resume_reading()
+        settle(loop)
+        assert protocol.transport.batch is None
+        peer.send(framed(cls, [b"b"])[-1:])
+        assert protocol.got == [b"a", b"b"]
+
+
 def test_paused_again_before_it_went_on(loop: EventLoop, cls: type[Framing]) -> None:
     protocol = answering(cls, a=pause)
     with connected(loop, protocol) as peer:
