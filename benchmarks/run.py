@@ -22,6 +22,7 @@ import servers
 from measures import (
     accepts,
     connect,
+    control,
     coroutines,
     greedy,
     greeting,
@@ -75,6 +76,7 @@ MEASURES = {
     "startup": Measure(startup.measure, 20, 10),
     "accepts": Measure(accepts.measure, 50, 15),
     "reload": Measure(reload.measure, 30, 10),
+    "control": Measure(control.measure, 20, 10),
     "handover": Measure(handover.measure, 150, 60),
 }
 

@@ -78,6 +78,7 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     started: float  # time.monotonic() just before exec
+    folder: Path = Path()  # its runtime directory
     lines: list[str] = field(default_factory=list)
     news: threading.Condition = field(default_factory=threading.Condition)
     ended: bool = False
@@ -228,6 +229,7 @@ def running(
                 name=name,
                 port=port,
                 started=time.monotonic(),
+                folder=Path(folder),
                 process=subprocess.Popen(
                     command,
                     stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from epolld.master.pool import State, WorkerHandle
 from epolld.net.loop import EventLoop
 from epolld.net.timers import Timer
 
-AT_A_TIME = 8  # workers asked at once; bounds what comes in before anybody has taken it
+AT_A_TIME = 2  # workers asked at once: what they tell is held, and takes processor time
 PATIENCE = 2.0  # seconds for a worker to say anything
 
 

@@ -16,12 +16,14 @@ import msgspec
 
 from epolld import channel as words
 from epolld.channel import Channel
-from epolld.net.loop import EventLoop
+from epolld.net.loop import EventLoop, Watcher
 from epolld.net.service import Service
 from epolld.net.transport import Transport
 
-SLICE = 128  # connections looked at in one turn: about half a millisecond
-PART = 24576  # bytes of a part, about; half a message, so that one item more always fits
+SLICE = 50  # connections looked at in one turn: about a quarter of a millisecond
+BREATH = 0.001  # seconds between two slices: a list is not worth all of a processor
+MOST = 5000  # connections looked at for a part, though none is meant: the master wants a word
+PART = 24576  # bytes of a part, about; half a message, so that one slice more always fits
 RETRY = 0.02  # seconds until an answer is sent again that the channel had no room for
 FIRST_FILE = os.path.join(os.path.dirname(__file__), "worker.py")  # where a worker's life begins
 MAX_NAME = 200  # characters of a name in an answer
@@ -51,39 +53,40 @@ class Walk:
 
     def __init__(
         self,
-        transports: list[Transport],
+        watchers: list[Watcher],
         wanted: Callable[[Transport], bool],
         describe: Callable[[Transport], Description],
         kill: bool,
     ) -> None:
-        self._left = iter(transports)
+        self._left = iter(watchers)
         self._wanted = wanted
         self._describe = describe
         self._kill = kill
         self._items: list[bytes] = []
         self._size = 0
+        self._looked = 0  # at so many since the last part
         self.over = False  # there is nothing left to look at
 
     def step(self) -> bool:
         """Look at a slice; True once a part is complete."""
         looked = 0
-        for transport in itertools.islice(self._left, SLICE):
+        for watcher in itertools.islice(self._left, SLICE):
             looked += 1
-            if transport.is_closed() or not self._wanted(transport):
+            if not isinstance(watcher, Transport) or watcher.is_closed():
                 continue
-            item = encode(self._describe(transport))
-            self._items.append(item)
-            self._size += len(item) + 1
-            if self._kill:
-                end(transport)
-            if self._size >= PART:
-                return True
+            if self._wanted(watcher):
+                item = encode(self._describe(watcher))
+                self._items.append(item)
+                self._size += len(item) + 1
+                if self._kill:
+                    end(watcher)
+        self._looked += looked
         self.over = looked < SLICE
-        return self.over
+        return self.over or self._size >= PART or self._looked >= MOST
 
     def part(self) -> tuple[int, bytes]:
         """What has been found since the last part: how many, and their list in JSON."""
-        items, self._items, self._size = self._items, [], 0
+        items, self._items, self._size, self._looked = self._items, [], 0, 0
         return len(items), b"[%b]" % b",".join(items)
 
 
@@ -105,16 +108,10 @@ class Inspector:
 
     def walk(self, number: int, selection: words.Selection, kill: bool) -> None:
         """Begin a pass over the connections."""
-        names = {each.name for each in self._services if selection.service in ("", each.name)}
-        transports = [
-            watcher
-            for watcher in self._loop.watchers()
-            if isinstance(watcher, Transport) and watcher.service.name in names
-        ]
+        watchers: list[Watcher] = self._loop.watchers()
         for service in self._services:
-            if service.name in names:
-                transports += service.in_threads()
-        self._walks[number] = Walk(transports, self._condition(selection), self._describe, kill)
+            watchers += service.in_threads()
+        self._walks[number] = Walk(watchers, self._condition(selection), self._describe, kill)
         self._step(number)
 
     def walk_on(self, number: int) -> None:
@@ -130,12 +127,12 @@ class Inspector:
         self._answer(words.Stacks(number, words.fit_text(describe_stacks())))
 
     def _step(self, number: int) -> None:
-        """Look at a slice; the next one has its turn after all others."""
+        """Look at a slice; the next one comes after all others have had their turn."""
         walk = self._walks.get(number)
         if walk is None:
             return
         if not walk.step():
-            self._loop.call_soon(lambda: self._step(number))
+            self._loop.call_later(BREATH, lambda: self._step(number))
             return
         count, items = walk.part()
         if walk.over:
@@ -168,13 +165,14 @@ class Inspector:
     def _condition(self, selection: words.Selection) -> Callable[[Transport], bool]:
         """Whether a connection is meant."""
         ids = set(selection.ids)
-        idle = selection.idle
+        service, idle = selection.service, selection.idle
         from_there = peers_in(selection.peers) if selection.peers else None
 
         def wanted(transport: Transport) -> bool:
             return (
                 (not ids or transport.id in ids)
-                and transport.silent_for(idle)
+                and (not service or transport.service.name == service)
+                and (not idle or transport.silent_for(idle))
                 and (from_there is None or from_there(transport.get_extra_info("peername")))
             )
 
