@@ -20,7 +20,7 @@ int main(int argc, char **argv) {
         asked[i] = (char)('a' + i % 26);
         expected[i] = (char)('A' + i % 26);
     }
-    int fd = open_connection((struct target){ "127.0.0.1", atoi(argv[1]), 1 }, 0, 0);
+    int fd = open_connection((struct target){ .host = "127.0.0.1", .port = atoi(argv[1]), .sources = 1 }, 0, 0);
     if (fd < 0) return 1;
     struct pollfd wait[2] = { { .fd = fd, .events = POLLIN | POLLOUT }, { .fd = 0, .events = POLLIN } };
     int64_t began = now();

@@ -20,8 +20,6 @@
 #include <sys/epoll.h>
 
 enum { MIN_SIZE = 24, MAX_SIZE = 1 << 20, CROWD_BATCH = 64, EVENTS = 256 };
-/* Latency histogram: 32 buckets for every power of two of nanoseconds: 3 % resolution. */
-enum { SUB_BITS = 5, SUB = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS) * SUB };
 
 struct client {
     int fd;                /* -1 while it has no connection */
@@ -47,39 +45,12 @@ static int *crowd;         /* descriptors of the silent connections */
 static int crowd_size;     /* always <= option.idle */
 static int poller;
 static long idle_lost;
-static uint64_t histogram[BUCKETS];
 static unsigned char buffer[1 << 16];
-
-/* ---- latencies ------------------------------------------------------------------------- */
-
-static int bucket_of(uint64_t ns) {
-    if (ns < SUB) return (int)ns;
-    int shift = 63 - __builtin_clzll(ns) - SUB_BITS;
-    return (shift + 1) * SUB + (int)((ns >> shift) - SUB);
-}
-
-/* The middle of a bucket, in ns. */
-static double bucket_value(int bucket) {
-    if (bucket < SUB) return bucket;
-    int shift = bucket / SUB - 1;
-    return ((double)(SUB + bucket % SUB) + 0.5) * (double)(1ULL << shift);
-}
-
-static double percentile_us(double percent) {
-    uint64_t total = 0, seen = 0;
-    for (int i = 0; i < BUCKETS; i++) total += histogram[i];
-    for (int i = 0; i < BUCKETS; i++) {
-        seen += histogram[i];
-        if (total && (double)seen >= (double)total * percent / 100.0)
-            return bucket_value(i) / 1000.0;
-    }
-    return 0;
-}
 
 /* ---- opening --------------------------------------------------------------------------- */
 
 static struct target target(void) {
-    return (struct target){ option.host, option.port, option.sources };
+    return (struct target){ .host = option.host, .port = option.port, .sources = option.sources };
 }
 
 /*
@@ -208,7 +179,7 @@ static int receive(struct client *c, int measure) {
     if (c->received < option.answer) return 0;
     c->busy = 0;
     if (option.close) { close(c->fd); c->fd = -1; }
-    if (measure) histogram[bucket_of((uint64_t)(now() - c->started))]++;
+    if (measure) note_latency(now() - c->started);
     return 1;
 }
 

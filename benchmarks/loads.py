@@ -16,7 +16,7 @@ from typing import Any
 from servers import BIN, HERE, LOAD_CORE, BenchmarkError, pinned
 
 LIMIT = 120.0  # seconds any load may last; it is killed then
-STEADY_LIMIT = 300.0
+STEADY_LIMIT = 900.0
 
 
 class Load:
@@ -30,33 +30,35 @@ class Load:
 
         Raises BenchmarkError if anything failed: a figure over failures is worth nothing.
         """
-        self._go()
-        result = self._read()
+        self.send()
+        result = self.read()
         if any(result["failures"].values()):
             raise BenchmarkError(f"the load met failures: {result['failures']}")
         return result
 
     def finish(self) -> dict[str, Any]:
         """Tell an endless load to stop; returns its report, failures included."""
-        self._go()
-        return self._read()
+        self.send()
+        return self.read()
 
     def report(self) -> dict[str, Any]:
         """What `steady.c` has met since the last call, and its failures since the start."""
-        self._go()
-        return self._read()
+        self.send()
+        return self.read()
 
     def expect(self, line: str) -> None:
         """Wait for this line. Raises BenchmarkError on any other."""
         if (got := self._line()) != line:
             raise BenchmarkError(f"the load printed {got!r} instead of {line!r}")
 
-    def _go(self) -> None:
+    def send(self, text: str = "") -> None:
+        """Give the load a line, which makes it start, stop or report."""
         assert self._process.stdin
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{text}\n")
         self._process.stdin.flush()
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """The next report."""
         line = self._line()
         if not line:
             raise BenchmarkError("the load ended without a report (killed after its time limit?)")
@@ -102,13 +104,17 @@ def greedy(port: int) -> Iterator[Load]:
 
 
 @contextlib.contextmanager
-def steady(port: int, **options: object) -> Iterator[Load]:
-    """`steady.c` under way, on all cores; options are its own. `report()` says how it goes."""
+def steady(port: int, wait: bool = True, **options: object) -> Iterator[Load]:
+    """`steady.c` under way, on all cores; options are its own. `report()` says how it goes.
+
+    With `wait` all its connections stand; without, `expect("open")` is left to the caller.
+    """
     command = [str(BIN / "steady"), "--port", str(port)]
     for name, value in options.items():
         command += ["--" + name.replace("_", "-"), str(value)]
     with _running(command, core=None, limit=STEADY_LIMIT) as load:
-        load.expect("open")
+        if wait:
+            load.expect("open")
         yield load
 
 

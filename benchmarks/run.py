@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import charts
 import pictures
@@ -21,9 +22,11 @@ import report
 import servers
 from measures import (
     accepts,
+    check,
     connect,
     control,
     coroutines,
+    crowd,
     greedy,
     greeting,
     handover,
@@ -78,6 +81,8 @@ MEASURES = {
     "reload": Measure(reload.measure, 30, 10),
     "control": Measure(control.measure, 20, 10),
     "handover": Measure(handover.measure, 150, 60),
+    "crowd": Measure(crowd.measure, 60, 30),
+    "check": Measure(check.measure, 20, 8),
 }
 
 
@@ -100,7 +105,10 @@ def main() -> int:
             bar.begin(name)
             began = time.monotonic()
             try:
-                result = MEASURES[name].measure(names, quick)
+                if name == "crowd" and arguments.connections:
+                    result = crowd.gather(arguments.connections, _raw("crowd"))
+                else:
+                    result = MEASURES[name].measure(names, quick)
             except servers.BenchmarkError as error:
                 bar.clear()
                 print(f"{name} FAILED: {error}", file=sys.stderr)
@@ -120,8 +128,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--servers", nargs="+", choices=servers.EVERYONE, default=list(servers.EVERYONE)
     )
+    parser.add_argument("--connections", type=int, help="of the measure `crowd`", metavar="N")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     return parser.parse_args()
+
+
+def _raw(name: str) -> dict[str, Any]:
+    """The raw figures of a measure's last result."""
+    old = report.from_json(DATA.read_text()) if DATA.exists() else []
+    return next((result.raw for result in old if result.name == name), {})
 
 
 def _keep(result: report.Result) -> None:

@@ -7,7 +7,9 @@
  *
  * `open` is printed once all connections stand; then the load runs until stdin ends.  Each line
  * on stdin is answered by one JSON object: the longest waits since the line before (a client that
- * waits just now included), and all failures so far.  A lost connection stays lost.
+ * waits just now included), and all failures so far.  A lost connection stays lost.  The line
+ * `check` has every silent connection ask once before, so that one that only seems to stand is
+ * found.
  *
  * `late_max_us` is how late the program itself came to its own clock's tick: waits as long as
  * that may be the load's, not the server's.  It knows nothing of the server but an address.
@@ -35,7 +37,7 @@ static struct {
     struct target target;
     int idle, busy, rate;
     long think_us;
-} option = { .target = { "127.0.0.1", 0, 16 }, .busy = 50 };
+} option = { .target = { "127.0.0.1", 0, 16, 0 }, .busy = 50 };
 
 /* Since the last report. */
 static struct {
@@ -116,6 +118,7 @@ static void answered(struct client *c) {
     }
     interval.messages++;
     interval.busy_sum += took;
+    note_latency(took);
     if (took > interval.busy_max) interval.busy_max = took;
     if (option.think_us) c->due = time + option.think_us * 1000;
     else ask(c);
@@ -149,6 +152,7 @@ static void on_client(struct client *c, uint32_t events) {
 /* Nothing is to be read from a silent connection: it was ended, or got another's answer. */
 static void on_silent(int index) {
     char byte;
+    if (silent[index] < 0) return;
     ssize_t n = recv(silent[index], &byte, 1, MSG_DONTWAIT);
     if (n < 0 && errno == EAGAIN) return;
     if (n < 0) count_errno(errno);
@@ -156,6 +160,7 @@ static void on_silent(int index) {
     else failures.wrong++;
     ended.idle++;
     close(silent[index]);
+    silent[index] = -1;
 }
 
 /* Newcomers arrive, pauses end, overdue answers are given up. */
@@ -185,19 +190,35 @@ static void report(void) {
             *longest = time - c->started;
     }
     printf("{\"seconds\": %.3f, \"messages\": %ld, \"newcomers\": %ld, \"busy_mean_us\": %.1f, "
+           "\"busy_p50_us\": %.1f, \"busy_p99_us\": %.1f, "
            "\"busy_max_us\": %.1f, \"new_max_us\": %.1f, \"late_max_us\": %.1f, "
            "\"failures\": {\"refused\": %ld, \"reset\": %ld, \"early_end\": %ld, "
            "\"wrong\": %ld, \"timeout\": %ld, \"other\": %ld}, "
            "\"ended\": {\"idle\": %ld, \"busy\": %ld, \"new\": %ld}}\n",
            (double)(time - interval.begun) / 1e9, interval.messages, interval.newcomers,
            interval.messages ? (double)interval.busy_sum / 1e3 / (double)interval.messages : 0.0,
+           percentile_us(50), percentile_us(99),
            (double)interval.busy_max / 1e3, (double)interval.new_max / 1e3,
            (double)interval.late_max / 1e3, failures.refused, failures.reset,
            failures.early_end, failures.wrong, failures.timeout, failures.other,
            ended.idle, ended.busy, ended.newcomers);
     fflush(stdout);
     memset(&interval, 0, sizeof interval);
+    memset(histogram, 0, sizeof histogram);
     interval.begun = now();
+}
+
+/* Every silent connection that stands asks once; what goes wrong is counted, and ends it. */
+static void check_silent(void) {
+    for (int i = 0; i < option.idle; i++) {
+        struct failures before = failures;
+        if (silent[i] < 0) continue;
+        greet(silent[i], TIMEOUT_S);
+        if (!memcmp(&before, &failures, sizeof failures)) continue;
+        ended.idle++;
+        close(silent[i]);
+        silent[i] = -1;
+    }
 }
 
 static void open_all(void) {
@@ -228,7 +249,7 @@ static void start_ticking(void) {
 static void parse(int argc, char **argv) {
     static const struct option names[] = {
         { "port", 1, 0, 'p' }, { "idle", 1, 0, 'i' }, { "busy", 1, 0, 'b' },
-        { "rate", 1, 0, 'r' }, { "think-us", 1, 0, 't' }, { 0 } };
+        { "rate", 1, 0, 'r' }, { "think-us", 1, 0, 't' }, { "first", 1, 0, 'f' }, { 0 } };
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;)
         switch (c) {
         case 'p': option.target.port = atoi(optarg); break;
@@ -236,12 +257,13 @@ static void parse(int argc, char **argv) {
         case 'b': option.busy = atoi(optarg); break;
         case 'r': option.rate = atoi(optarg); break;
         case 't': option.think_us = atol(optarg); break;
+        case 'f': option.target.first = atoi(optarg); break;
         default: option.target.port = 0;
         }
     if (!option.target.port || optind < argc || option.idle < 0 || option.busy < 0
         || option.rate < 0 || option.rate == 1) { /* tv_nsec must be below a second */
         fputs("usage: steady --port P [--idle N] [--busy N] [--rate PER_SECOND] "
-              "[--think-us U]\n", stderr);
+              "[--think-us U] [--first N]\n", stderr);
         exit(2);
     }
 }
@@ -261,7 +283,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < option.busy; i++)
         if (clients[i].fd >= 0) ask(&clients[i]);
     interval.begun = now();
-    start_ticking();
+    if (option.busy || option.rate) start_ticking();
     for (;;) {
         struct epoll_event events[EVENTS];
         int n = epoll_wait(poller, events, EVENTS, -1);
@@ -273,6 +295,7 @@ int main(int argc, char **argv) {
             case CLIENT: on_client(&clients[index], events[i].events); break;
             case INPUT:
                 if (read(0, line, sizeof line) <= 0) return 0;
+                if (line[0] == 'c') check_silent();
                 report();
             }
         }

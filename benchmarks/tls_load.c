@@ -45,7 +45,7 @@ static void fail(struct client *c, const char *what) {
 
 /* Non-blocking from the connect on; the handshake goes on as events come. */
 static void begin(struct client *c, int n) {
-    struct target target = { "127.0.0.1", option.port, 4 };
+    struct target target = { .host = "127.0.0.1", .port = option.port, .sources = 4 };
     memset(c, 0, sizeof *c);
     if ((c->fd = open_connection(target, n, SOCK_NONBLOCK)) < 0) return;
     c->ssl = SSL_new(context);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -147,3 +148,17 @@ def test_every_server_of_the_tables_has_its_program() -> None:
     assert set(servers.RIVALS) | set(servers.ONE_EACH) < set(servers.EVERYONE)
     names = {path.stem.removeprefix("upper_") for path in (BENCHMARKS / "peers").iterdir()}
     assert set(servers.EVERYONE) - {"epolld"} <= names
+
+
+def test_a_crowd_that_broke_says_what_broke_and_is_judged() -> None:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        crowd, told = load("crowd"), load("measures/crowd")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    result = told.summarize(
+        {"1000": dataclasses.asdict(crowd.Crowd(1000, 8, 1, "serving: 3 reset"))}
+    )
+    assert result.rows[0][0] == "1,000"
+    assert result.rows[0][-1] == "serving: 3 reset"
+    assert [(bar.value, bar.met) for bar in result.bars] == [(1000, False)]
