@@ -9,10 +9,10 @@ connections move to the new workers with all that is not stored yet stored befor
 """
 
 import fcntl
-import functools
 import sqlite3
 
-from epolld import LineProtocol
+from epolld import Application, LineProtocol, WorkerContext
+from epolld.net.timers import Timer
 
 MAX_BATCH = 500  # readings of one transaction
 MAX_SEQUENCE = 1 << 63  # SQLite's integers
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS readings (
 INSERT = "INSERT OR IGNORE INTO readings VALUES (?, ?, ?)"
 
 
-class Store:
+class Gateway(Application):
     """What the connections of one worker share: a batch, and the database that it goes to.
 
     A commit blocks the worker for as long as the disk takes, and while another worker commits.
@@ -34,16 +34,25 @@ class Store:
     kernel and are the next batch.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, *, database: str) -> None:
+        self._path = database
+        self._batch: list[tuple[str, int, float]] = []
+        self._senders: dict[Device, int] = {}  # the last sequence number of each in the batch
+        self._timer: Timer | None = None
+
+    def start(self, worker: WorkerContext) -> None:
+        self._worker = worker
         # Each statement is a transaction of its own, but for those that `commit` puts into one.
-        self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
-        with open(f"{path}.lock", "w") as one_at_a_time:  # two that switch to WAL fail, and at once
-            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        self._database = sqlite3.connect(self._path, timeout=10, isolation_level=None)
+        with open(f"{self._path}.lock", "w") as lock:  # two that switch to WAL at once would fail
+            fcntl.flock(lock, fcntl.LOCK_EX)
             self._database.execute("PRAGMA journal_mode = WAL")  # commits do not wait for readers
             self._database.execute(TABLE)
         self._database.execute("PRAGMA synchronous = FULL")  # a commit returns after the fsync
-        self._batch: list[tuple[str, int, float]] = []
-        self._senders: dict[Device, int] = {}  # the last sequence number of each in the batch
+
+    def stop(self) -> None:
+        self.commit()
+        self._database.close()
 
     def add(self, sender: "Device", reading: tuple[str, int, float]) -> None:
         """Store a reading with the next batch."""
@@ -51,9 +60,14 @@ class Store:
         self._senders[sender] = reading[1]
         if len(self._batch) >= MAX_BATCH:
             self.commit()
+        elif self._timer is None:
+            self._timer = self._worker.call_later(MAX_DELAY, self.commit)
 
     def commit(self) -> None:
-        """Store the batch, then tell its senders."""
+        """Store the batch, then tell its senders. What cannot be stored stays for the next try."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self._batch:
             return
         self._database.execute("BEGIN IMMEDIATE")
@@ -65,23 +79,17 @@ class Store:
             sender.send_line(b"stored %d" % sequence)
 
 
-@functools.cache
-def open_store(path: str) -> Store:
-    """The worker's own, opened at its first connection: SQLite must not be opened before a fork."""
-    return Store(path)
-
-
 class Device(LineProtocol):
     """The connection of one device."""
 
-    __slots__ = ("_store", "_timer")
+    __slots__ = ()
 
     delimiter = b"\n"
     max_length = 200
 
-    def __init__(self, *, database: str) -> None:
-        self._store = open_store(database)
-        self._timer = None
+    @property
+    def gateway(self) -> Gateway:
+        return self.transport.get_extra_info("application")
 
     def line_received(self, line: bytes) -> None:
         try:
@@ -91,14 +99,9 @@ class Device(LineProtocol):
                 raise ValueError
         except ValueError:
             self.send_line(b"what is " + line)
-            return
-        self._store.add(self, reading)
-        if self._timer is None or self._timer.cancelled():
-            self._timer = self.transport.call_later(MAX_DELAY, self._store.commit)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._store.commit()  # our timer is gone with the connection
+        else:
+            self.gateway.add(self, reading)
 
     def freeze(self) -> bytes | None:
-        self._store.commit()  # so that nothing but half a line is left to take along
+        self.gateway.commit()  # so that nothing but half a line is left to take along
         return super().freeze()

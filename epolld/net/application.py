@@ -8,7 +8,6 @@ will do; each may be a coroutine function, which needs no other than that.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from epolld.net.loop import EventLoop
@@ -40,7 +39,7 @@ class WorkerContext:
                 log.exception("%s failed", getattr(callback, "__qualname__", "a timer"))
 
         # From now, and not from the loop's last wake-up, which may be long ago in a start hook.
-        return self._loop.call_later(time.monotonic() - self._loop.now + delay, due)
+        return self._loop.call_later(self._loop.time() - self._loop.now + delay, due)
 
 
 class Application:

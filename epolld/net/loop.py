@@ -128,6 +128,10 @@ class EventLoop:
         """All that is registered now, parked ones included."""
         return list(self._watchers.values())
 
+    def time(self) -> float:
+        """What the clock says now; `now` is what it said at the last wake-up."""
+        return self._clock()
+
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call `callback()` when the events of this wake-up have been served."""
         self._deferred.append(callback)

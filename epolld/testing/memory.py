@@ -13,72 +13,79 @@ it does to a protocol: pieces, half-close, backpressure, time-outs, hand-over, t
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType, SimpleNamespace
 from typing import Any, TypeVar
 
-from epolld.net import descriptor, service, transport, travel
+from epolld.net import descriptor, service, transport
+from epolld.net.application import WorkerContext
 from epolld.net.farewell import Farewell
 from epolld.net.frozen import Batch, decode_batch, encode
 from epolld.net.loop import EventLoop
 from epolld.testing import wires
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+Cls = TypeVar("Cls", bound=type)
 
 MAX_TURNS = 10_000  # of the loop, for one thing that the peer does; more is an endless loop
 PEER = ("192.0.2.1", 50000)  # TEST-NET-1, RFC 5737
 HERE = ("192.0.2.2", 1688)
 
 
-class _Descriptors:
-    """`epolld.net.descriptor`, over wires."""
-
-    shutdown = staticmethod(wires.shutdown)
-    pending_error = staticmethod(wires.pending_error)
-    local_address = staticmethod(wires.local_address)
-    unpack_peer = staticmethod(descriptor.unpack_peer)
-    describe_peer = staticmethod(descriptor.describe_peer)
-
-
-def _over_wires(method: Method) -> Method:
-    """The very same code, with the system calls of wires.py among its globals."""
-    assert isinstance(method, FunctionType)
-    calls = {
-        "os_read": wires.read,
-        "os_write": wires.write,
-        "os": wires.os_over_wires,
-        "descriptor": _Descriptors,
-        "linger": wires.linger,
-    }
-    names = {name: value for name, value in calls.items() if name in method.__globals__}
-    moved = FunctionType(
-        method.__code__,
-        {**method.__globals__, **names},
-        method.__name__,
-        method.__defaults__,
-        method.__closure__,
-    )
-    moved.__kwdefaults__ = method.__kwdefaults__
-    return moved  # type: ignore[return-value]
+# What takes the place of the modules and functions through which a transport speaks to the kernel.
+_CALLS = {
+    "os_read": wires.read,
+    "os_write": wires.write,
+    "os": wires.os_over_wires,
+    "linger": wires.linger,
+    "descriptor": SimpleNamespace(
+        **{
+            **vars(descriptor),
+            "shutdown": wires.shutdown,
+            "pending_error": wires.pending_error,
+            "local_address": wires.local_address,
+            "peer_credentials": lambda _fd: None,
+        }
+    ),
+}
 
 
-class MemoryTransport(transport.Transport):
-    """A transport over a wire; what its protocol lets through is kept by the service, too."""
+def _over_wires(cls: Cls) -> Cls:
+    """Class decorator: the methods that speak to the kernel speak to wires, the code unchanged."""
+    for base in reversed(cls.__mro__):
+        for name, method in vars(base).items():
+            if isinstance(method, FunctionType) and _names_in(method.__code__) & _CALLS.keys():
+                moved = FunctionType(
+                    method.__code__,
+                    {**method.__globals__, **_CALLS},
+                    name,
+                    method.__defaults__,
+                    method.__closure__,
+                )
+                moved.__kwdefaults__ = method.__kwdefaults__
+                setattr(cls, name, moved)
+    return cls
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """All names that a function uses, and the functions in it."""
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    return set(code.co_names).union(*map(_names_in, inner))
+
+
+@_over_wires
+class WireTransport(transport.Transport):
+    """A transport over a wire."""
 
     __slots__ = ()
 
-    write = _over_wires(transport.Transport.write)
-    on_ready = _over_wires(transport.Transport.on_ready)
-    describe_peer = _over_wires(transport.Transport.describe_peer)
-    release = _over_wires(travel.Traveller.release)
-    _flush = _over_wires(transport.Transport._flush)
-    _shut_writing = _over_wires(transport.Transport._shut_writing)
-    _on_hangup = _over_wires(transport.Transport._on_hangup)
-    _finish = _over_wires(transport.Transport._finish)
-    _facts = _over_wires(transport.Transport.get_extra_info)
+
+class MemoryTransport(WireTransport):
+    """What its protocol lets through is kept by the service, too."""
+
+    __slots__ = ()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """As a transport's, but there is no socket."""
-        return default if name == "socket" else self._facts(name, default)
+        return default if name == "socket" else super().get_extra_info(name, default)
 
     def _fault(self, callback: str, exc: BaseException) -> None:
         assert isinstance(self._service, MemoryService)
@@ -86,11 +93,11 @@ class MemoryTransport(transport.Transport):
         super()._fault(callback, exc)
 
 
+@_over_wires
 class MemoryService(service.Service):
     """A service whose connections are wires."""
 
     transport_type = MemoryTransport
-    _make = _over_wires(service.Service._make)
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -125,9 +132,9 @@ class MemoryLoop(EventLoop):
 class Peer:
     """The other end of a connection, and the hand on the clock; made by `connect`.
 
-    `protocol` and `transport` are the server's, those of the new worker after `move`. `errors` are
-    the exceptions that callbacks let through. They end the connection, as in the daemon, and the
-    first is raised again by the method during which it happened, unless `fenced`.
+    `protocol`, `transport` and `application` are the server's; after `move`, the new worker's.
+    `errors` are the exceptions that callbacks let through. They end the connection, as in the
+    daemon, and the first is raised again by the method during which it happened, unless `fenced`.
     """
 
     def __init__(
@@ -139,8 +146,11 @@ class Peer:
         sockname: Any = HERE,
         idle_timeout: float = 0,
         window: int | None = None,
+        application: Callable[[], Any] | None = None,
         fenced: bool = False,
     ) -> None:
+        self._make_application = application
+        self._generation = 0  # of the worker
         self._time = 1000.0  # any; a protocol should not rely on a beginning
         self._name = service
         self._idle_timeout = idle_timeout
@@ -149,6 +159,7 @@ class Peer:
         self.errors: list[BaseException] = []
         self.protocol: Any = None
         self.transport: Any = None
+        self.application: Any = None
         self._wire = wires.Wire(sockname)
         self._wire.window = window
         self._begin(factory)
@@ -168,6 +179,12 @@ class Peer:
         self._factory = factory
         self._loop = MemoryLoop(lambda: self._time)
         self._service = MemoryService(self._loop, self._name, make, self._idle_timeout)
+        self._generation += 1
+        if self._make_application is not None:
+            self.application = self._make_application()
+            context = WorkerContext(self._loop, slot=0, generation=self._generation)
+            _call(self.application, "start", context)
+        self._service.common = {"worker": 0, "application": self.application}
 
     def _serve(self, begin: Callable[[int], object]) -> None:
         """Give our end of the wire to the service."""
@@ -271,17 +288,25 @@ class Peer:
             self._settle()
             return False
         (arrived,) = decode_batch(encode(Batch(1, [frozen]))).connections
-        old, transport = self._loop, self.transport
+        old, transport, application = self._loop, self.transport, self.application
         self._begin(factory or self._factory)
         self._serve(lambda fd: self._service.adopt(fd, arrived))
         transport.release()
         old.settle()
+        _call(application, "stop")
         return True
 
     def drain(self) -> None:
         """Say goodbye as a worker does that has to leave with a connection that cannot move."""
         Farewell(self._loop, 0).add(self.transport)
         self._settle()
+
+
+def _call(application: Any, hook: str, *arguments: object) -> None:
+    """Call a hook of an application, which may lack it. Raises TypeError if it is a coroutine."""
+    found = getattr(application, hook, lambda *_: None)(*arguments)
+    if hasattr(found, "__await__"):
+        raise TypeError(f"{hook} is a coroutine, which needs a real worker: use epolld_daemon")
 
 
 def connect(
@@ -292,14 +317,16 @@ def connect(
     sockname: Any = HERE,
     idle_timeout: float = 0,
     window: int | None = None,
+    application: Callable[[], Any] | None = None,
     fenced: bool = False,
 ) -> Peer:
     """Connect to a protocol; returns the peer's end.
 
     `protocol` is its class, or a function that makes one: `lambda: Quota(limit=3)`. The names are
     what `get_extra_info` tells, `idle_timeout` (seconds) is the service's setting, and `window` is
-    how many bytes the server can send that were not taken (None: any number). `fenced`: keep what
-    callbacks raise in `errors`, raise nothing.
+    how many bytes the server can send that were not taken (None: any number). `application` makes
+    the worker's application, whose `start` is called before, as its `stop` is after a `move`; they
+    must not be coroutines. `fenced`: keep what callbacks raise in `errors`, raise nothing.
     """
     return Peer(
         protocol,
@@ -308,5 +335,6 @@ def connect(
         sockname=sockname,
         idle_timeout=idle_timeout,
         window=window,
+        application=application,
         fenced=fenced,
     )

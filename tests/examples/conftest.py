@@ -16,15 +16,16 @@ sys.path.insert(0, str(EXAMPLES))
 
 @pytest.fixture
 def serve(epolld_daemon: Callable[..., Daemon]) -> Callable[..., Daemon]:
-    """Runs the daemon with an example's YAML file, on free ports; `options` are added."""
+    """Runs the daemon with an example's YAML file, on free ports; `options` are added to the
+    application's, or to the first service's."""
 
     def serve(name: str, **options: Any) -> Daemon:
         config = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
         for service in config["services"]:
             service["bind"] = "127.0.0.1:0"
         if options:
-            first = config["services"][0]
-            first["options"] = {**first.get("options", {}), **options}
+            whose = config.get("application", config["services"][0])
+            whose["options"] = {**whose.get("options", {}), **options}
         return epolld_daemon(config)
 
     return serve

@@ -1,5 +1,6 @@
 """The telemetry gateway: reloads and a killed worker under load lose and double no reading."""
 
+import functools
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import telemetry
 
-from epolld.testing import Daemon, connect
+from epolld.testing import Daemon, Peer, connect
 from epolld.testing.processes import eventually
 
 DEVICES = 8
@@ -135,8 +136,14 @@ def test_killed_workers_lose_and_double_nothing(
     gateway.expect("killed by SIGKILL", "next try in")
 
 
+def device(database: Path) -> Peer:
+    """A device, in memory."""
+    gateway = functools.partial(telemetry.Gateway, database=str(database))
+    return connect(telemetry.Device, application=gateway)
+
+
 def test_nothing_is_acknowledged_before_it_is_stored(database: Path) -> None:
-    peer = connect(lambda: telemetry.Device(database=str(database)))
+    peer = device(database)
     assert peer.ask(b"a 1 0.5\na 2 1\n") == b""
     assert readings(database) == {}
     peer.advance(telemetry.MAX_DELAY)
@@ -145,20 +152,21 @@ def test_nothing_is_acknowledged_before_it_is_stored(database: Path) -> None:
 
 
 def test_a_full_batch_does_not_wait(database: Path) -> None:
-    peer = connect(lambda: telemetry.Device(database=str(database)))
+    peer = device(database)
     lines = [b"a %d %f\n" % (n, n / 2) for n in range(1, telemetry.MAX_BATCH + 2)]
     assert peer.ask(b"".join(lines)) == b"stored %d\n" % telemetry.MAX_BATCH
 
 
 def test_what_a_lost_connection_has_sent_is_stored(database: Path) -> None:
-    peer = connect(lambda: telemetry.Device(database=str(database)))
+    peer = device(database)
     peer.send(b"a 1 0.5\n")
     peer.close()
+    peer.advance(telemetry.MAX_DELAY)
     assert readings(database) == {"a": [1]}
 
 
 def test_it_moves_with_half_a_line_and_all_before_it_stored(database: Path) -> None:
-    peer = connect(lambda: telemetry.Device(database=str(database)))
+    peer = device(database)
     peer.send(b"a 1 0.5\na 2")
     assert peer.move()
     assert peer.take() == b"stored 1\n"
@@ -169,5 +177,5 @@ def test_it_moves_with_half_a_line_and_all_before_it_stored(database: Path) -> N
 
 @pytest.mark.parametrize("line", [b"", b"a 1", b"a x 1", b"a 1 x", b"a -1 1", b"a %d 1" % 2**63])
 def test_what_is_no_reading(database: Path, line: bytes) -> None:
-    peer = connect(lambda: telemetry.Device(database=str(database)))
+    peer = device(database)
     assert peer.ask(line + b"\n") == b"what is " + line + b"\n"

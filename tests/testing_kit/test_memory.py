@@ -1,10 +1,11 @@
 """A protocol in memory: what the peer of the kit sees and does."""
 
 import logging
+import os
 
 import pytest
 
-from epolld import Protocol
+from epolld import Application, Protocol, WorkerContext
 from epolld.services.upper import Upper
 from epolld.testing import connect
 
@@ -164,6 +165,58 @@ def test_an_endless_loop_is_told() -> None:
         connect(Endless).send(b"a")
 
 
+class Pool:
+    """An application, of any class."""
+
+    def __init__(self) -> None:
+        self.ticks = 0
+        self.stopped = False
+
+    def start(self, worker: WorkerContext) -> None:
+        self.worker = worker
+        worker.call_later(1, self.tick)
+
+    def tick(self) -> None:
+        self.ticks += 1
+        self.worker.call_later(1, self.tick)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class Ticks(Protocol):
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(b"%d" % self.transport.get_extra_info("application").ticks)
+
+    def freeze(self) -> bytes:
+        return b""
+
+
+def test_an_application_lives_with_its_worker() -> None:
+    peer = connect(Ticks, application=Pool)
+    peer.advance(3.5)
+    assert peer.ask(b"?") == b"3"
+    first = peer.application
+    assert first.worker.generation == 1
+    assert peer.move()
+    assert first.stopped
+    assert peer.application is not first
+    assert peer.application.worker.generation == 2
+    peer.advance(1)
+    assert peer.ask(b"?") == b"1"
+    assert connect(Upper, application=object).ask(b"a") == b"A"
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")  # it was never awaited, indeed
+def test_an_application_of_coroutines_is_refused() -> None:
+    class Asynchronous(Application):
+        async def start(self, worker: WorkerContext) -> None:
+            pass
+
+    with pytest.raises(TypeError, match="epolld_daemon"):
+        connect(Upper, application=Asynchronous)
+
+
 def test_facts() -> None:
     peer = connect(Upper, service="shout", peername=("10.0.0.1", 5))
     facts = peer.transport.get_extra_info
@@ -171,11 +224,11 @@ def test_facts() -> None:
     assert facts("sockname") == ("192.0.2.2", 1688)
     assert facts("service") == "shout"
     assert facts("socket") is None
+    assert facts("peercred") is None
+    assert facts("worker") == 0
 
 
 def test_no_descriptor_is_used() -> None:
-    import os
-
     before = os.listdir("/proc/self/fd")
     peer = connect(Upper)
     peer.ask(b"a")
