@@ -39,6 +39,7 @@ from measures import (
     memory,
     message,
     reload,
+    scrapes,
     startup,
     tls,
     workers,
@@ -83,6 +84,7 @@ MEASURES = {
     "handover": Measure(handover.measure, 150, 60),
     "crowd": Measure(crowd.measure, 60, 30),
     "check": Measure(check.measure, 20, 8),
+    "scrapes": Measure(scrapes.measure, 60, 30),
 }
 
 
