@@ -31,8 +31,9 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     result = Result(
         name="scrapes",
         title="Scrapes",
-        about="CPU time of the worker a message, with and without ten scrapes of /metrics a second, "
-        f"in turn in the same process, {rounds} rounds. The exporter shares the load's core.",
+        about="CPU time of the worker a message, with ten scrapes of /metrics a second and "
+        f"without, in turn in the same process, {rounds} rounds. The exporter shares the load's "
+        "core.",
         columns=("server", "CPU µs without", "CPU µs with", "ratio (spread)", "scrapes"),
     )
     if "epolld" not in names:

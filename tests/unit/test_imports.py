@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "worker": BUILT_ON | {"runtime", "services"},
     "master": BUILT_ON,
     "client": LEAVES,
+    "probe": set[str](),
     "testing": LEAVES | {"net"},  # of nobody's but the users' tests
     "exporter": BUILT_ON,
     "dev": set[str](),
