@@ -1,4 +1,5 @@
-"""Whether this worker takes new connections: it is full, it has more than the others, or it may.
+"""Whether this worker takes new connections: it is full, it does not keep up, it has more than the
+others, or it may.
 
 Joins the policy (net/balance.py) to the mechanism (the gate in net/acceptor.py) and to the
 facts (the scoreboard).
@@ -6,6 +7,7 @@ facts (the scoreboard).
 
 from __future__ import annotations
 
+import logging
 import time
 
 from epolld.net.acceptor import Gate
@@ -13,6 +15,10 @@ from epolld.net.balance import should_stay_away
 from epolld.net.loop import EventLoop
 from epolld.net.timers import Timer
 from epolld.scoreboard import NOT_ACCEPTING, Column, Scoreboard
+
+log = logging.getLogger("epolld.worker")
+
+EPISODE = 60.0  # seconds: one warning of a full worker for each such time
 
 # A worker that stays away looks again after this long, then after twice that, up to a tick.
 LOOK_FIRST = 0.005  # seconds
@@ -50,6 +56,8 @@ class Admission:
         self._look_timer: Timer | None = None
         self._seen: list[int] = []  # what the others had at the last look
         self._stands = True  # not full
+        self._overloaded = False
+        self._said_full = float("-inf")
         gate.shut("starting")
 
     def start(self) -> None:
@@ -79,6 +87,7 @@ class Admission:
                 self._gate.open("full")
             else:
                 self._gate.shut("full")
+                self._say_full()
         if self._gate.alone:
             return
         self._publish()
@@ -87,6 +96,25 @@ class Admission:
                 self._come_back()
         elif grown and should_stay_away(live, self._scoreboard.balance()):
             self._stay_away()
+
+    def set_overloaded(self, overloaded: bool) -> None:
+        """The worker does not keep up, so others take what comes; or it does again."""
+        if overloaded is not self._overloaded:
+            self._overloaded = overloaded
+            self._publish()
+            if overloaded:
+                self._gate.shut("overloaded")
+            else:
+                self._gate.open("overloaded")
+
+    def _say_full(self) -> None:
+        now = time.monotonic()
+        if now - self._said_full >= EPISODE:
+            log.warning(
+                "full: %d connections (workers.max_connections); others accept, or clients wait",
+                self.live,
+            )
+        self._said_full = now
 
     def tick(self) -> None:
         """Once a second: cure stranded wake-ups, and tell the others how it stands."""
@@ -101,7 +129,7 @@ class Admission:
         self._gate.alone = self._only_one and not others
 
     def _publish(self) -> None:
-        stands = self._serving and self._stands
+        stands = self._serving and self._stands and not self._overloaded
         self._balance_column[self._row] = self.live if stands else NOT_ACCEPTING
 
     def _stay_away(self) -> None:

@@ -267,6 +267,7 @@ class Worker:
         if self._state is State.WAITING:
             self._enter(State.SERVING)
             self._admission.start()
+            self._watch_lag()
 
     def drain(
         self,
@@ -369,6 +370,14 @@ class Worker:
             self._loop.call_later(LAST_LOOK, self._leave_when_done)
         else:
             self._runtimes.stop()
+
+    def _watch_lag(self) -> None:
+        """Take no more connections than the loop keeps up with."""
+        limit = self._config.workers.max_lag
+        if limit:
+            from epolld.worker.overload import Overload
+
+            Overload(self._loop, self._slot, limit, self._admission.set_overloaded).start()
 
     def _take_leave_of_latecomers(self) -> None:
         """Those whose PROXY header came when all others were on the move already."""

@@ -19,6 +19,8 @@ def test_the_next_client_waits_for_room(daemon: Callable[..., Daemon]) -> None:
     assert extra.line() == pids[0]
     extra.close()
     assert running.client(running.address("who")).line()
+    running.expect(r"full: 3 connections \(workers.max_connections\)")
+    assert running.count_log("full: ") == 2  # each says so once
 
 
 def test_a_full_worker_leaves_clients_to_the_others(daemon: Callable[..., Daemon]) -> None:
@@ -31,3 +33,4 @@ def test_a_full_worker_leaves_clients_to_the_others(daemon: Callable[..., Daemon
         client.close()
     for _ in range(3):
         assert running.client(address).line() == pids[0]
+    running.expect("full: 5 connections")
