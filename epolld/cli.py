@@ -283,7 +283,7 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     from epolld import log as logs
     from epolld.config import listening
     from epolld.exporter import main as exporter
-    from epolld.host import daemon, limits, runtimedir, systemd
+    from epolld.host import confinement, daemon, limits, runtimedir, systemd
     from epolld.host.generation import Generation, open_tls
     from epolld.host.listeners import Inherited, open_listeners
     from epolld.host.pidfile import PidFile
@@ -305,6 +305,7 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     os.umask(settings.umask)
     limits.raise_open_files()
     identity = _identity(loaded)
+    confinement.forbid_new_privileges(settings.no_new_privs)
     control_group = _control_group(loaded)
     notifier = systemd.Notifier.from_environ(os.environ)
     interval = systemd.watchdog_interval(os.environ, os.getpid())

@@ -8,11 +8,24 @@ from typing import Annotated, Any
 import msgspec
 
 from epolld.config import scalars
-from epolld.config.kinds import Duration, Kind, Setting, Size, Text, Whole
+from epolld.config.kinds import Choice, Duration, Kind, Setting, Size, Text, Whole
 from epolld.networks import Network, parse_network
 
 MAX_COUNT = 2**31 - 1
 MAX_RATE = 10_000  # a second and client; the table of clients counts up to 65,535
+
+
+# linux/capability.h: a capability's place here is its number.
+_NAMES = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
+SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG
+MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM
+BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+CAPABILITIES = tuple(f"CAP_{name}" for name in _NAMES.split())
+# With these a process can take all others, so to keep them would be to drop nothing.
+TOO_MUCH = {"CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETFCAP", "CAP_SYS_ADMIN"}
 
 
 class NetworkKind(Kind):
@@ -31,6 +44,20 @@ class NetworkKind(Kind):
     def schema(self) -> dict[str, Any]:
         """The loader checks more."""
         return {"type": "string", "pattern": r"^(all|unix|[0-9a-fA-F:.]+(/[0-9]{1,3})?)$"}
+
+
+class CapabilityKind(Choice):
+    """A capability that is less than all."""
+
+    def __init__(self) -> None:
+        super().__init__(*(name for name in CAPABILITIES if name not in TOO_MUCH))
+        self.expects = "a capability such as CAP_NET_RAW"
+
+    def read(self, text: str, plain: bool) -> str:
+        """Its name."""
+        if text in TOO_MUCH:
+            raise ValueError(f"{text} is as much as being root; leave it out")
+        return super().read(text, plain)
 
 
 class AccessRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

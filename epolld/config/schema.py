@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from epolld.address import Address
-from epolld.config.guard import AccessRule, Limits, NetworkKind, Rlimits
+from epolld.config.guard import AccessRule, CapabilityKind, Limits, NetworkKind, Rlimits
 from epolld.config.kinds import (
     Binds,
     Choice,
@@ -122,9 +122,9 @@ class Master(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     capabilities: Annotated[
         tuple[str, ...],
         Setting(
-            Several(Text("a capability such as CAP_NET_RAW", r"CAP_[A-Z_]+")),
-            "Capabilities that the workers keep when they become `user`; all others are gone "
-            "for good.",
+            Several(CapabilityKind()),
+            "Capabilities that the workers keep, of those that epolld is started with; all others "
+            "are gone for good. Workers that stay root keep all.",
         ),
     ] = ()
 

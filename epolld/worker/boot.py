@@ -22,7 +22,7 @@ from epolld.channel import DUMP
 from epolld.config import Loaded
 from epolld.config import Service as ServiceConfig
 from epolld.errors import BootError, ConfigError, Problem
-from epolld.host import privileges
+from epolld.host import confinement
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
 from epolld.net.application import WorkerContext
@@ -89,7 +89,7 @@ def arm_faulthandler() -> None:
 
 
 def become(assignment: Assignment) -> None:
-    """Take on the configured log, umask and user; raises PathError, PrivilegeError.
+    """Take on the configured log, umask, limits and user; raises PathError, PrivilegeError.
 
     The log while there is still the right to open it.
     """
@@ -98,8 +98,10 @@ def become(assignment: Assignment) -> None:
     log.configure(logging.level, logging.target, logging.format, logging.file)
     arm_faulthandler()
     os.umask(generation.config.master.umask)
-    if generation.identity is not None:
-        privileges.drop(generation.identity)
+    confinement.confine(generation.config, generation.identity)
+
+
+enter_root = confinement.enter_root
 
 
 class Imported(NamedTuple):

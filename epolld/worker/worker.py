@@ -126,6 +126,7 @@ class Worker:
         boot.settle_signals(self._signals, self._on_abort)
         self._enter(State.BOOTING)
         self._access_logs = open_access_logs(self._assignment)
+        started_as_root = os.geteuid() == 0
         boot.become(self._assignment)
         loaded = self._assignment.generation.loaded
         metrics.bind(self._assignment.scoreboard.sheet(self._assignment.row))
@@ -160,6 +161,7 @@ class Worker:
             service = by_name[listener.service.name]
             service.on_listener(listener.sock)
             self._gate.add(listener.sock, service, openers[service.name])
+        boot.enter_root(self._config, started_as_root)
         self._receiver.services = by_name
         self._loop.register(self._channel.fileno(), select.EPOLLIN, self._on_channel)
         self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)
