@@ -49,6 +49,7 @@ from epolld.worker.runtimes import Runtimes
 log = logging.getLogger("epolld.worker")
 
 TICK = 1.0  # seconds: heartbeat, and the cure for stranded wake-ups
+BEATS = 4  # heartbeats within a stuck_timeout, at least: one that comes late kills nobody
 LAST_WORDS = 1.0  # seconds of graceful_timeout left for ending what has not ended by itself
 LAST_LOOK = 0.05  # seconds between two looks whether the last descriptor is closed
 
@@ -166,6 +167,8 @@ class Worker:
         self._loop.register(self._channel.fileno(), select.EPOLLIN, self._on_channel)
         self._loop.register(self._signals.fileno(), select.EPOLLIN, self._on_signals)
         boot.settle_memory()
+        if 0 < self._config.workers.stuck_timeout < BEATS * TICK:
+            self._beat()
         self._tick()
         self._enter(State.WAITING)
         self._channel.send(words.Ready())
@@ -387,6 +390,11 @@ class Worker:
             for transport in service.transports:
                 if transport.opened >= self._drained_at:
                     self._farewell.add(transport)
+
+    def _beat(self) -> None:
+        """More heartbeats than ticks, for a short stuck_timeout."""
+        self._loop.call_later(self._config.workers.stuck_timeout / BEATS, self._beat)
+        self._heartbeats[self._assignment.row] = time.monotonic_ns()
 
     def _tick(self) -> None:
         """Once a second. The heartbeat comes from the loop that serves, so it cannot lie."""

@@ -125,7 +125,8 @@ def test_failure_is_the_commands_failure(background: Background) -> None:
     made.expect("epolld: .*services.upper.protocol: cannot import broken: .*ZeroDivisionError")
     assert "start failed" in background.log.read_text()
     made.allow("")
-    assert not (made.runtime / "epolld.pid").exists()
+    # The command ends when it knows; the daemon, which told it, a moment later.
+    eventually(lambda: not (made.runtime / "epolld.pid").exists())
 
 
 def test_closed_standard_streams(background: Background) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from harness import Config, Daemon
 from processes import eventually
 
+from epolld.scoreboard import Column, Scoreboard
+
 TROUBLE: Config = {"name": "trouble", "protocol": "protocols:Trouble", "bind": "127.0.0.1:0"}
 STACKS = ("^$", "^Current thread", "^Thread", '^  File "', "^Extension modules: ", "next try in")
 
@@ -98,3 +100,23 @@ def test_stuck_timeout_0_is_off(daemon: Callable[..., Daemon]) -> None:
     eventually(lambda: pid not in [worker.pid for worker in running.wait_workers(2)])
     running.expect("killed by SIGKILL")
     running.allow("next try in")
+
+
+def test_a_short_limit_has_several_heartbeats(daemon: Callable[..., Daemon]) -> None:
+    """So that a look of the master's which falls between two of them finds no silence."""
+    running = daemon(workers={"stuck_timeout": "1s", "count": 1})
+    folder = f"/proc/{running.pid}/fd"
+    links = (f"{folder}/{n}" for n in os.listdir(folder))
+    memory = next(link for link in links if "epolld-scoreboard" in os.readlink(link))
+    board = Scoreboard(fd=os.open(memory, os.O_RDWR))
+    beats: list[int] = []
+
+    def look() -> bool:
+        beat = max(board.column(Column.HEARTBEAT))
+        if beat not in beats:
+            beats.append(beat)
+        return len(beats) == 4
+
+    eventually(look)
+    board.close_descriptor()
+    assert beats[-1] - beats[1] < 0.9e9  # two gaps of a quarter of a second; ticks: two seconds

@@ -163,6 +163,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.peer.close()
         run_until(self.loop, lambda: self.notes.lost, "connection_lost")
         run_until(self.loop, lambda: self.transport.fileno() == -1, "the descriptor's end")
+        run_until(self.loop, lambda: not self.loop.watchers(), "the end of lingering")
         settle(self.loop, 3)
         self.bytes_are_exact()
         self.callbacks_are_legal()
