@@ -66,9 +66,11 @@ def _struct_changes(old: msgspec.Struct, new: msgspec.Struct, path: str) -> Iter
 def movable_services(old: Config, new: Config) -> list[str]:
     """The services whose live connections a worker of `new` can go on with.
 
-    Those that are still there with the same protocol; its code and options may have changed,
-    and its `thaw` says whether it can live with that. With TLS, half of a connection is in
-    OpenSSL's memory: none can move, nor a plain one to where TLS is spoken.
+    Those that are still there with the same protocol, run in the same way; its code and options
+    may have changed, and its `thaw` says whether it can live with that. With TLS, half of a
+    connection is in OpenSSL's memory: none can move, nor a plain one to where TLS is spoken.
     """
-    protocols = {service.name: service.protocol for service in new.services if not service.tls}
-    return [s.name for s in old.services if not s.tls and protocols.get(s.name) == s.protocol]
+    now = {s.name: (s.protocol, s.runtime) for s in new.services if not s.tls}
+    return [
+        s.name for s in old.services if not s.tls and now.get(s.name) == (s.protocol, s.runtime)
+    ]

@@ -124,6 +124,10 @@ class EventLoop:
             pass  # adding failed the last time
         self._epoll.register(fd, events)
 
+    def watcher(self, fd: int) -> Watcher | None:
+        """Who has `fd` registered."""
+        return self._watchers.get(fd)
+
     def watchers(self) -> list[Watcher]:
         """All that is registered now, parked ones included."""
         return list(self._watchers.values())

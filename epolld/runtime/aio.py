@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import signal
 import sys
@@ -75,7 +76,7 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         if sig in self._reserved:
             name = signal.Signals(sig).name
             raise RuntimeError(f"{name} is the worker's own; see epolld.draining() for its end")
-        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+        if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:

@@ -48,8 +48,10 @@ class SharedSelector(selectors.BaseSelector):
     def unregister(self, fileobj: Any) -> SelectorKey:
         """As selectors.BaseSelector.unregister."""
         entry = self._entries.pop(self._find(fileobj).key.fd)
-        with contextlib.suppress(OSError):  # it was closed before; the kernel has forgotten it
-            self._loop.unregister(entry.key.fd)
+        # Somebody may have closed it before, and its number may be a connection's by now.
+        if self._loop.watcher(entry.key.fd) is entry:
+            with contextlib.suppress(OSError):  # the kernel has forgotten it
+                self._loop.unregister(entry.key.fd)
         return entry.key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:

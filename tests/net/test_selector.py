@@ -396,3 +396,25 @@ def test_a_closed_file_can_still_be_unregistered(loop: EventLoop) -> None:
     selector.unregister(ours)
     with pytest.raises(ValueError, match="invalid file descriptor"):
         selector.get_key(ours)
+
+
+def test_a_number_that_is_another_s_by_now_is_left_alone(loop: EventLoop) -> None:
+    """Somebody closed a socket behind asyncio's back, and a connection got its number."""
+    selector = SharedSelector(loop)
+    ours, theirs = unix_pair()
+    selector.register(ours, selectors.EVENT_READ)
+    number = ours.detach()
+    os.close(number)
+    other, peer = unix_pair()
+    if (fd := other.detach()) != number:
+        os.dup2(fd, number)
+        os.close(fd)
+    served = []
+    loop.register(number, EPOLLIN, lambda _events: served.append(os.read(number, 1)))
+    selector.unregister(number)
+    peer.send(b"x")
+    selector.select(0)
+    assert served == [b"x"]
+    os.close(number)
+    theirs.close()
+    peer.close()
