@@ -67,8 +67,10 @@ class MasterWord(enum.IntEnum):
 
 FIRST_RESTART = len(MasterWord)
 RESTART_WORD = {cause: FIRST_RESTART + n for n, cause in enumerate(RESTARTS)}
-MASTER_WORDS = 64
-assert FIRST_RESTART + len(RESTARTS) <= MASTER_WORDS
+# By service: the last second, since 1970, in which all its certificates are valid; 0: it has none.
+CERTIFICATE_ENDS = 64
+MASTER_WORDS = CERTIFICATE_ENDS + SERVICES
+assert FIRST_RESTART + len(RESTARTS) <= CERTIFICATE_ENDS
 
 
 class MasterState(enum.IntEnum):

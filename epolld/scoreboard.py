@@ -104,7 +104,13 @@ class Scoreboard:
     def layout(self) -> list[int]:
         """What must be equal for two programs to understand the same table."""
         words = [*causes.ENDS, "|", *causes.REFUSALS, "|", *causes.RESTARTS]
-        sizes = (ledger.SERVICES, ledger.SERVICE_WORDS, ledger.APPLICATION, ledger.LISTENERS)
+        sizes = (
+            ledger.SERVICES,
+            ledger.SERVICE_WORDS,
+            ledger.APPLICATION,
+            ledger.LISTENERS,
+            ledger.MASTER_WORDS,
+        )
         enums = [f"{each.name}={each.value}" for each in (*ledger.Count, *MasterWord, *Column)]
         digest = zlib.crc32(" ".join([*words, *map(str, sizes), *enums]).encode())
         return [self.rows, len(self._memory), digest]

@@ -109,9 +109,10 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         int,
         Setting(
             Whole(1, MAX_HANDSHAKES),
-            "How many handshakes may be under way in a worker. One more ends the oldest.",
+            "How many handshakes may be under way in a worker, which does about two in a "
+            "millisecond. One more ends the one that has waited longest.",
         ),
-    ] = 512
+    ] = 2048
     starttls: Annotated[
         bool,
         Setting(

@@ -26,6 +26,7 @@ def families(snapshot: Snapshot, ready: bool, master_pid: int) -> Iterator[Metri
     yield from _daemon(snapshot, ready)
     yield from _connections(snapshot)
     yield from _listeners(snapshot)
+    yield _certificates(snapshot)
     yield from _workers(snapshot)
     yield from _processes(snapshot, master_pid)
     yield from _application(snapshot)
@@ -133,6 +134,18 @@ def _listeners(snapshot: Snapshot) -> Iterator[Metric]:
         length.add_metric([service, address], facts.queued)
         limit.add_metric([service, address], facts.limit)
     yield from (length, limit)
+
+
+def _certificates(snapshot: Snapshot) -> Metric:
+    family = GaugeMetricFamily(
+        "epolld_certificate_end_timestamp_seconds",
+        "When the first of the service's certificates ends, in seconds since 1970.",
+        labels=["service"],
+    )
+    for name, end in zip(snapshot.services, snapshot.certificate_ends, strict=True):
+        if end:
+            family.add_metric([name], end)
+    return family
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:

@@ -44,6 +44,7 @@ class Snapshot(NamedTuple):
     master: list[int]  # by MasterWord
     restarts: list[int]  # as causes.RESTARTS
     services: list[str]  # names by index
+    certificate_ends: list[int]  # as services; seconds since 1970, 0 without one
     counts: dict[tuple[int, int], list[int]]  # by slot and service: the words of ledger.Count
     workers: list[WorkerFacts]
     cpu_of_gone: dict[int, float]  # by slot: seconds of processes that have ended
@@ -91,6 +92,7 @@ def _read(board: Scoreboard) -> Snapshot:
         board.master[: len(MasterWord)].tolist(),
         board.master[ledger.FIRST_RESTART : max(ledger.RESTART_WORD.values()) + 1].tolist(),
         names,
+        board.master[ledger.CERTIFICATE_ENDS :][: len(names)].tolist(),
         counts,
         workers,
         cpu,

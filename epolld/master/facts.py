@@ -9,13 +9,17 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from epolld.causes import OTHER
 from epolld.config import METRICS
 from epolld.host.listeners import Listener
-from epolld.ledger import RESTART_WORD, MasterState, MasterWord
+from epolld.ledger import CERTIFICATE_ENDS, RESTART_WORD, SERVICES, MasterState, MasterWord
 from epolld.master.pool import Pool, WorkerHandle
 from epolld.scoreboard import ListenerFacts
+
+if TYPE_CHECKING:
+    from epolld.host.certificates import ServerTls
 
 # struct tcp_info begins with eight bytes and four words; of a listening socket the next two are
 # how many connections wait to be accepted and how many may (net/ipv4/tcp.c, tcp_get_info).
@@ -61,6 +65,14 @@ class Facts:
     def exporter_restarted(self) -> None:
         """The exporter has to be replaced."""
         self._words()[MasterWord.EXPORTER_RESTARTS] += 1
+
+    def say_certificates(self, tls: dict[str, ServerTls]) -> None:
+        """When the certificates of the services end."""
+        words = self._words()
+        names = self._pool.scoreboard.service_names()
+        for index in range(SERVICES):
+            service = tls.get(names[index]) if index < len(names) else None
+            words[CERTIFICATE_ENDS + index] = 0 if service is None else service.ends_first
 
     def look_at_listeners(self, listeners: Iterable[Listener]) -> None:
         """How full the accept queues are."""

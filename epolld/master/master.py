@@ -469,6 +469,7 @@ class Master:
         self._facts.say(state, self._generation.number, wanted)
         if self._generation.config.metrics.bind and not self._staff.stopping:
             self._facts.look_at_listeners(self._generation.listeners)
+            self._facts.say_certificates(self._generation.tls)
 
     def _feed_watchdog(self, interval: float) -> None:
         """Tell systemd that this loop turns."""

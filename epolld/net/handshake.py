@@ -50,7 +50,7 @@ class TlsServer:
         loop: EventLoop,
         context: ssl.SSLContext,
         timeout: float = 10.0,
-        most: int = 512,
+        most: int = 2048,
         starttls: bool = False,
     ) -> None:
         self.context = context

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from certificates import Authority
 from harness import TIMEOUT, Config, Daemon, upper_at
+from processes import eventually
+from scrape import scrape
 
 
 @pytest.fixture(name="ca", scope="module")
@@ -199,6 +201,27 @@ def test_certificates_that_end(
     assert "tls.more_certificates.0.certificate: the certificate has ended on 20" in second
     running.start()
     running.expect(r"warning .*the certificate ends in 5 days", r"the certificate has ended on")
+
+
+def test_a_metric_tells_when_the_first_ends(
+    daemon: Callable[..., Daemon], ca: Authority, pair: dict[str, str]
+) -> None:
+    end = datetime.datetime(2044, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
+    tls = {**pair, "more_certificates": ca.issue("localhost", ends=end, file="first")}
+    metrics = {"bind": "127.0.0.1:0"}
+    plain = {"name": "echo", "bind": "127.0.0.1:0"}
+    running = daemon(services=[plain, upper_at(tls=tls)], metrics=metrics)
+
+    def shown() -> dict[str, float]:
+        samples = scrape(running.address("epolld.metrics")).samples
+        name = "epolld_certificate_end_timestamp_seconds"
+        return {
+            dict(its)["service"]: value for (each, its), value in samples.items() if each == name
+        }
+
+    eventually(lambda: shown() == {"upper": end.timestamp()}, what="the end in the metric")
+    running.reload({"services": [plain, upper_at()], "metrics": metrics})
+    eventually(lambda: shown() == {}, what="no certificate in the metric")
 
 
 def test_check_tells_what_a_start_would(
