@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -54,11 +54,14 @@ class Walk:
     def __init__(
         self,
         watchers: list[Watcher],
+        elsewhere: list[Transport],
         wanted: Callable[[Transport], bool],
         describe: Callable[[Transport], Description],
         kill: bool,
     ) -> None:
-        self._left = iter(watchers)
+        self._left: Iterator[Any] = itertools.chain(elsewhere, watchers)
+        # What handlers in threads have is no Transport, but has all that is asked for here.
+        self._kinds: tuple[type, ...] = (Transport, *{type(each) for each in elsewhere})
         self._wanted = wanted
         self._describe = describe
         self._kill = kill
@@ -72,7 +75,7 @@ class Walk:
         looked = 0
         for watcher in itertools.islice(self._left, SLICE):
             looked += 1
-            if not isinstance(watcher, Transport) or watcher.is_closed():
+            if not isinstance(watcher, self._kinds) or watcher.is_closed():
                 continue
             if self._wanted(watcher):
                 item = encode(self._describe(watcher))
@@ -108,10 +111,10 @@ class Inspector:
 
     def walk(self, number: int, selection: words.Selection, kill: bool) -> None:
         """Begin a pass over the connections."""
-        watchers: list[Watcher] = self._loop.watchers()
-        for service in self._services:
-            watchers += service.in_threads()
-        self._walks[number] = Walk(watchers, self._condition(selection), self._describe, kill)
+        elsewhere = [each for service in self._services for each in service.in_threads()]
+        self._walks[number] = Walk(
+            self._loop.watchers(), elsewhere, self._condition(selection), self._describe, kill
+        )
         self._step(number)
 
     def walk_on(self, number: int) -> None:

@@ -38,6 +38,15 @@ def test_lines_beside_a_native_service(daemon: Start) -> None:
     assert clients[1].rest() == b""
 
 
+def test_clients_come_to_all_workers_evenly(daemon: Start) -> None:
+    """One epoll object and no other: each connection wakes one worker, and all have their turn."""
+    running = daemon(services=[coroutine("trouble")], workers={"count": 3})
+    pids = [running.client(running.address("trouble")).line() for _ in range(60)]
+    counts = [pids.count(pid) for pid in set(pids)]
+    assert len(counts) == 3
+    assert max(counts) <= 22
+
+
 def test_wrong_options_have_places(
     run: Callable[..., Any], tmp_path: Path, make_daemon: Callable[[Config], Daemon]
 ) -> None:
