@@ -75,14 +75,15 @@ class Walk:
         looked = 0
         for watcher in itertools.islice(self._left, SLICE):
             looked += 1
-            if not isinstance(watcher, self._kinds) or watcher.is_closed():
+            if not isinstance(watcher, self._kinds):
                 continue
-            if self._wanted(watcher):
-                item = encode(self._describe(watcher))
+            transport: Any = watcher
+            if not transport.is_closed() and self._wanted(transport):
+                item = encode(self._describe(transport))
                 self._items.append(item)
                 self._size += len(item) + 1
                 if self._kill:
-                    end(watcher)
+                    end(transport)
         self._looked += looked
         self.over = looked < SLICE
         return self.over or self._size >= PART or self._looked >= MOST
