@@ -23,6 +23,12 @@ SYSTEM_CONFIG = "/etc/epolld/epolld.yaml"
 
 OPTIONAL = ("prometheus_client", "rich")  # modules of extras: an installation may lack them
 
+REUSEPORT = (
+    "a reload that keeps the address costs nothing; but clients that the kernel has put into this "
+    "listener's queue are reset when it closes, at a stop or a reload that drops the address, even "
+    "if another program listens on the same port"
+)
+
 EXIT_CODES = """\
 exit codes:
   0   stopped as told; --check: OK; --daemonize: the workers are ready
@@ -185,6 +191,11 @@ def _check(path: str, overrides: Overrides) -> int:
             problems.append(str(loaded.problem("master.control_group", str(error))))
     except ConfigError as error:
         problems = [str(problem) for problem in error.problems]
+    else:
+        for service in loaded.config.services:
+            if service.reuseport:
+                place = f"services.{service.name}.reuseport"
+                print(f"warning: {loaded.problem(place, REUSEPORT)}", file=sys.stderr)
     problems += _check_upgrade()
     for problem in problems:
         print(problem)
@@ -196,10 +207,11 @@ def _check(path: str, overrides: Overrides) -> int:
 
 def _check_services(loaded: Loaded) -> list[str]:
     """Import what the services name; this process is not the daemon, so user code may run."""
+    from epolld.host.secretfiles import read_secrets
     from epolld.worker.boot import import_all
 
     try:
-        import_all(loaded)
+        import_all(loaded, read_secrets(loaded))
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
     return []

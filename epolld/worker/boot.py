@@ -24,6 +24,7 @@ from epolld.config import Service as ServiceConfig
 from epolld.errors import BootError, ConfigError, Problem
 from epolld.host import confinement
 from epolld.host.generation import Assignment
+from epolld.host.secretfiles import with_secrets
 from epolld.host.signals import SignalQueue
 from epolld.net.application import WorkerContext
 from epolld.net.loop import EventLoop
@@ -111,8 +112,8 @@ class Imported(NamedTuple):
     application: Callable[[], Any] | None  # makes it
 
 
-def import_all(loaded: Loaded) -> Imported:
-    """Import what the services name, and the application.
+def import_all(loaded: Loaded, secrets: dict[str, str]) -> Imported:
+    """Import what the services name, and the application; `secrets` are what their options name.
 
     The first user code that runs. Raises ConfigError with the places of all that is wrong.
     """
@@ -128,10 +129,12 @@ def import_all(loaded: Loaded) -> Imported:
     settings = loaded.config.application
     if settings.type is not None:
         with _collecting(problems, loaded, "application", "type"):
-            application = make_factory(resolve_application(settings.type), settings.options)
+            application = make_factory(
+                resolve_application(settings.type), with_secrets(settings.options, secrets)
+            )
     for service in loaded.config.services:
         with _collecting(problems, loaded, f"services.{service.name}", "protocol"):
-            handlers[service.name] = import_handler(service)
+            handlers[service.name] = import_handler(service, secrets)
     if problems:
         raise ConfigError(problems)
     return Imported(handlers, application)
@@ -153,12 +156,13 @@ def _collecting(problems: list[Problem], loaded: Loaded, path: str, name: str) -
         ]
 
 
-def import_handler(service: ServiceConfig) -> Handler:
+def import_handler(service: ServiceConfig, secrets: dict[str, str]) -> Handler:
     """What serves the connections of one service; raises ServiceError or OptionError."""
     asked = None if service.runtime == "auto" else service.runtime
     found = resolve(service.protocol, asked)
     runtime = asked or runtime_of(found)
-    return Handler(make_factory(found, service.options, PASSED[runtime]), runtime)
+    options = with_secrets(service.options, secrets)
+    return Handler(make_factory(found, options, PASSED[runtime]), runtime)
 
 
 def tls_server(loop: EventLoop, service: ServiceConfig, assignment: Assignment) -> TlsServer:

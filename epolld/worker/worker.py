@@ -27,6 +27,7 @@ from epolld.config import METRICS, worker_count
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
 from epolld.host.generation import Assignment
+from epolld.host.secretfiles import read_secrets
 from epolld.host.signals import SignalQueue
 from epolld.net.acceptor import Gate
 from epolld.net.application import WorkerContext
@@ -128,10 +129,11 @@ class Worker:
         self._enter(State.BOOTING)
         self._access_logs = open_access_logs(self._assignment)
         started_as_root = os.geteuid() == 0
+        secrets = read_secrets(self._assignment.generation.loaded)
         boot.become(self._assignment)
         loaded = self._assignment.generation.loaded
         metrics.bind(self._assignment.scoreboard.sheet(self._assignment.row))
-        imported = boot.import_all(loaded)
+        imported = boot.import_all(loaded, secrets)
         if imported.application is not None:
             context = WorkerContext(self._loop, self._slot, self._assignment.generation.number)
             boot.start_application(loaded, imported.application, self._lifecycle, context)
