@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import grp
 import os
 import pwd
 import socket
 import stat
+import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from epolld.address import Address, FdAddress, TcpAddress, UnixAddress, format_peer
 from epolld.config import Service
@@ -25,6 +27,10 @@ from epolld.host.systemd import InheritedSocket
 FIXED = ("reuseport", "v6only")
 
 Place = tuple[int, object]  # address family, and the address as socket.bind takes it
+
+# A start that replaces the socket of a dead server keeps others away meanwhile: so often, so long.
+LOCK_TRIES = 50
+LOCK_PAUSE = 0.01  # seconds
 
 STORE_PREFIX = "epolld-"  # of names in systemd's descriptor store
 
@@ -278,8 +284,39 @@ def _why(error: OSError) -> str:
 
 
 def _bind_file(sock: socket.socket, address: UnixAddress) -> Inode:
-    """Bind a Unix socket to its path, with mode and owner right from the first moment."""
-    _remove_stale(address)
+    """Bind a Unix socket to its path, with mode and owner right from the first moment.
+
+    Of two starts at one time, one finds the other's socket alive: between looking whether it is
+    dead and having replaced it, nobody else of us may do the same.
+    """
+    with _locked(os.path.dirname(address.path)):
+        _remove_stale(address)
+        inode = _bind_new_file(sock, address)
+        sock.listen(1)  # from here on it is alive; the right backlog is set later
+        return inode
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Keep other starts away from what is in `directory`; one that hangs is not waited for."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # bind will say what is wrong
+        yield
+        return
+    try:
+        for _ in range(LOCK_TRIES):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(LOCK_PAUSE)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _bind_new_file(sock: socket.socket, address: UnixAddress) -> Inode:
     if address.mode is None:
         sock.bind(address.path)
         return _inode(address.path)

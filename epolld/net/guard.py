@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from epolld.net.buffered import Buffered
 from epolld.net.counting import Counting
 from epolld.net.deadlines import Deadlines
-from epolld.net.loglimit import LogLimit
 from epolld.net.loop import EventLoop
 from epolld.net.transport import Transport
 
@@ -61,7 +60,6 @@ class Guard:
         self._settings = settings
         self._counting = counting
         self.buffered = buffered
-        self._logged: dict[str, LogLimit] = {}
         first, message, write, age = settings[:4]
         self._first = Deadlines(loop, first, self._look_for_first_byte) if first else None
         self._age = Deadlines(loop, age, self._look_at_age) if age else None
@@ -109,19 +107,9 @@ class Guard:
         self._begun.pop(transport, None)
         self.forget_buffer(transport)
 
-    def note(self, transport: Transport, cause: str, why: str) -> None:
-        """Log an end, but not each one of very many."""
-        limit = self._logged.setdefault(cause, LogLimit())
-        admitted, left_out = limit.admit(self._loop.now)
-        service = transport.service.name
-        if left_out:
-            log.warning("%s: %d more connections ended: %s", service, left_out, cause)
-        if admitted:
-            log.warning("%s: %s: %s, closing", service, transport.describe_peer(), why)
-
     def cut(self, transport: Transport, cause: str, why: str) -> None:
         """End a connection at once; what waits to be sent is dropped."""
-        self.note(transport, cause, why)
+        log.warning("%s: %s: %s, closing", transport.service.name, transport.describe_peer(), why)
         transport.lose(TimeoutError(why) if "timeout" in cause else BufferError(why), cause)
 
     # -- time ------------------------------------------------------------------------------------
