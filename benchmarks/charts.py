@@ -51,8 +51,14 @@ def _bars(axes: Any, chart: dict[str, Any]) -> None:
     axes.grid(axis="y", visible=False)
     whole = max(m + h for m, h in zip(medians, highs, strict=True))
     for row, (median, high) in enumerate(zip(medians, highs, strict=True)):
-        axes.text(median + high + whole / 60, row, figure(median), va="center", fontsize=9)
-    axes.set_xlim(0, whole * 1.12)
+        axes.text(median + high, row, f"  {figure(median)}", va="center", fontsize=9)
+    if min(medians) > 0 and max(medians) > 30 * min(medians):
+        axes.set_xscale("log")
+        axes.set_xlim(min(medians) / 2, whole * 3)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.set_xlabel(f"{chart['unit']} (logarithmic)")
+    else:
+        axes.set_xlim(0, whole * 1.12)
 
 
 def _lines(axes: Any, chart: dict[str, Any]) -> None:

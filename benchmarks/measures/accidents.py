@@ -27,7 +27,7 @@ EVEN_WITHIN = 20.0  # seconds
 
 def measure(result: Result, quick: bool) -> None:
     """Add bars, notes and raw figures to the result."""
-    rounds = 1 if quick else 3
+    rounds = 1 if quick else 2
     for who, kill in (("giving", _kill_donor), ("taking", _kill_heir)):
         found = [_kill_amid(kill) for _ in range(rounds)]
         what = f"SIGKILL of the {who} worker amid a hand-over"

@@ -17,7 +17,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     costs = rounds.alternate(
         names,
         times,
-        5,
+        10,
         lambda server: rounds.cost(
             server, close=True, messages=messages, warmup=500, sources=SOURCES
         ),
@@ -27,7 +27,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         title="Connect, request, close",
         columns=rounds.COLUMNS,
         about=f"Each message of 64 bytes has a connection of its own; {rounds.CONNECTIONS} at a "
-        f"time. {times} rounds; who has no bar takes part in every fifth.",
+        f"time. {times} rounds; who has no bar takes part in every tenth.",
     )
     rounds.fill(result, costs)
     rounds.ratio_bars(result, costs, LIMITS)

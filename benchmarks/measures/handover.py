@@ -29,7 +29,7 @@ GONE_WITHIN, PAUSE_WITHIN = 1_000, 100  # ms: the bars
 CHANGE_WITHIN = 30.0  # seconds; a change that takes longer ends the measure
 SETTLE = 0.3  # seconds after a change that still count as part of it
 RECYCLE = "  recycle_connections: 1500\n"
-RECYCLINGS = 8
+RECYCLINGS = 4
 
 EXITED = r"\(pid {}, generation \d+\) exited with status 0"
 
@@ -115,7 +115,7 @@ def _bars(row: Row) -> list[Bar]:
 
 def _changes(result: Result, load_name: str, think: int, quick: bool) -> list[Row]:
     """One server through reloads, upgrades and changes of its size."""
-    hups, others = (5, 1) if quick else (20, 3)
+    hups, others = (3, 1) if quick else (10, 2)
     plan: tuple[tuple[str, int, Callable[[servers.Server], float | None]], ...] = (
         ("none", hups, _wait),
         ("HUP", hups, lambda server: _replace_all(server, signal.SIGHUP)),

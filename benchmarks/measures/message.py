@@ -16,13 +16,15 @@ SIZES = {"1 KiB": 1_024, "10 KiB": 10_240, "100 KiB": 102_400}
 def measure(names: Sequence[str], quick: bool) -> Result:
     """64 bytes, which is where the server costs most beside the kernel."""
     times, messages = (5, 20_000) if quick else (21, 30_000)
-    costs = rounds.alternate(names, times, 5, lambda server: rounds.cost(server, messages=messages))
+    costs = rounds.alternate(
+        names, times, 10, lambda server: rounds.cost(server, messages=messages)
+    )
     result = Result(
         name="message",
         title="A message of 64 bytes",
         columns=rounds.COLUMNS,
         about=f"{rounds.CONNECTIONS} clients send 64 bytes, wait for the answer in upper case, "
-        f"check it and send the next. {times} rounds; who has no bar takes part in every fifth.",
+        f"check it and send the next. {times} rounds; who has no bar takes part in every tenth.",
     )
     rounds.fill(result, costs)
     rounds.ratio_bars(result, costs, LIMITS)
@@ -35,7 +37,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
 
 def measure_sizes(names: Sequence[str], quick: bool) -> Result:
     """Larger ones, where copying takes over."""
-    times = 1 if quick else 5
+    times = 1 if quick else 3
     result = Result(
         name="sizes",
         title="Larger messages",

@@ -1,4 +1,4 @@
-"""HUP twenty times under load: what clients that come and clients that stay notice of it."""
+"""HUP ten times under load: what clients that come and clients that stay notice of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELOAD_WITHIN = 15.0  # seconds
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """Reload again and again; the peers cannot."""
-    reloads = 5 if quick else 20
+    reloads = 5 if quick else 10
     result = Result(
         name="reload",
         title="Reloads under clients that come and stay",
