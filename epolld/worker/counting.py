@@ -7,6 +7,7 @@ received is gathered in one pass over them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from epolld.causes import OTHER
@@ -15,6 +16,10 @@ from epolld.net.loop import EventLoop
 from epolld.net.service import MOVED, Service
 from epolld.net.transport import Transport
 from epolld.scoreboard import Column, Scoreboard
+
+# The part of the time that sweeps may take: with very many connections they are rarer. About
+# 0.17 µs a connection, so up to 6,000 are swept every second and 50,000 every nine.
+SWEEP_SHARE = 0.001
 
 LAG_TICKS = 60  # after so many ticks, or up to twice as many, the greatest lag is forgotten
 
@@ -31,6 +36,7 @@ class Counting:
         self._due = 0.0  # when the tick ought to come, in seconds of CLOCK_MONOTONIC
         self._most = [0, 0]  # lag: of the LAG_TICKS before, and of these
         self._ticks = 0
+        self._rest = 0.0  # seconds until the next sweep
 
     def add(self, service: Service) -> None:
         """Count for this service, too."""
@@ -41,28 +47,40 @@ class Counting:
         if self._due:
             self._measure_lag(now - self._due)
         self._due = self._loop.now + period
+        self._rest -= period
+        if self._rest > 0:
+            self.publish(sweep=False)
+            return
+        begin = time.perf_counter()
         self.publish()
+        self._rest = (time.perf_counter() - begin) / SWEEP_SHARE
 
-    def publish(self) -> None:
-        """Write all that is counted."""
-        received: dict[Service, int] = {}
-        sent: dict[Service, int] = {}
+    def _sweep(self) -> dict[Service, list[int]]:
+        """What the live connections of each service have received and sent."""
+        sums = {service: [0, 0] for service, _ in self._services}
         for watcher in self._loop.watchers():
             if isinstance(watcher, Transport):
-                service = watcher.service
-                received[service] = received.get(service, 0) + watcher.bytes_in
-                sent[service] = sent.get(service, 0) + watcher.bytes_out
-        for service, _index in self._services:
+                found = sums[watcher.service]
+                found[0] += watcher.bytes_in
+                found[1] += watcher.bytes_out
+        for service, found in sums.items():
             for connection in service.in_threads():
-                received[service] = received.get(service, 0) + connection.bytes_in
-                sent[service] = sent.get(service, 0) + connection.bytes_out
+                found[0] += connection.bytes_in
+                found[1] += connection.bytes_out
+        return sums
+
+    def publish(self, sweep: bool = True) -> None:
+        """Write all that is counted; the bytes only with a sweep over the connections."""
+        bytes_by_service = self._sweep() if sweep else None
         sums: dict[int, list[int]] = {}
         for service, index in self._services:  # which is one and the same for very many services
             numbers = sums.setdefault(index, [0] * USED_WORDS)
             numbers[Count.LIVE] += service.live
             numbers[Count.ACCEPTED] += service.accepted
-            numbers[Count.BYTES_IN] += service.bytes_in + received.get(service, 0)
-            numbers[Count.BYTES_OUT] += service.bytes_out + sent.get(service, 0)
+            if bytes_by_service is not None:
+                received, sent = bytes_by_service[service]
+                numbers[Count.BYTES_IN] += service.bytes_in + received
+                numbers[Count.BYTES_OUT] += service.bytes_out + sent
             numbers[Count.MOVED_IN] += service.adopted
             numbers[Count.MOVED_OUT] += service.closed.get(MOVED, 0)
             _add(numbers, service.closed, END_WORD)
