@@ -48,7 +48,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str
     cells = [list(map(_cell, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     numeric = [
-        bool(cells) and all(c[:1].isdigit() or c == UNKNOWN for c in column)
+        bool(cells) and all(not c or c[:1].isdigit() or c == UNKNOWN for c in column)
         for column in zip(*cells, strict=True)
     ] or [False] * len(head)
     for line in (list(head), *cells):
@@ -106,9 +106,18 @@ def workers(rows: list[Facts]) -> Iterator[str]:
 def services(rows: list[Facts]) -> Iterator[str]:
     """Every address of every service."""
     yield from table(
-        ("SERVICE", "PROTOCOL", "ADDRESS", "WAITING", "BACKLOG"),
+        ("SERVICE", "PROTOCOL", "ADDRESS", "WAITING", "BACKLOG", "CONNS", "ACCEPTED", "REFUSED"),
         (
-            (row["service"], row["protocol"], each["address"], each["waiting"], each["backlog"])
+            (
+                *(row["service"], row["protocol"]),
+                *(each["address"], each["waiting"], each["backlog"]),
+                # Of the whole service: told once.
+                *(
+                    (row["connections"], row["accepted"], sum(row["refused"].values()))
+                    if each is row["listeners"][0]
+                    else ("", "", "")
+                ),
+            )
             for row in rows
             for each in row["listeners"]
         ),

@@ -177,7 +177,7 @@ class Commands:
 
     def services(self) -> list[dict[str, Any]]:
         """What is served, and where."""
-        return overview.service_facts(self._staff.generation)
+        return overview.service_facts(self._pool, self._staff.generation)
 
     def _state(self) -> str:
         if self._staff.stopping:

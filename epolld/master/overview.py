@@ -6,8 +6,6 @@ Reads the scoreboard and /proc; asks nobody, so it costs the workers nothing.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 import time
 from typing import Any
 
@@ -15,30 +13,13 @@ from epolld import __version__
 from epolld.config import worker_count
 from epolld.host.generation import Generation
 from epolld.host.listeners import Listener
+from epolld.ledger import END_WORD, REFUSAL_WORD, Count
+from epolld.master.facts import accept_queue
 from epolld.master.pool import Pool, State, WorkerHandle
-from epolld.scoreboard import NOT_ACCEPTING, Column
+from epolld.scoreboard import NOT_ACCEPTING, Column, Scoreboard
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-# struct tcp_info, as far as it matters: of a listening socket tcpi_unacked (the 7th of the 32-bit
-# words after the first 8 bytes) is how many clients wait to be accepted, tcpi_sacked how many may.
-TCP_INFO_WORDS = struct.Struct("8x7I")
-UNACKED, SACKED = 4, 5
-
-# Columns of the scoreboard that are told under a name and in a unit of their own.
-KNOWN = {
-    Column.PID,
-    Column.HEARTBEAT,
-    Column.LIVE,
-    Column.ACCEPTED,
-    Column.BALANCE,
-    Column.SLOT,
-    Column.GENERATION,
-    Column.STATE,
-    Column.LAG,
-    Column.LAG_MAX,
-}
 
 
 def process_facts(pid: int) -> dict[str, Any]:
@@ -89,7 +70,7 @@ def worker_facts(pool: Pool, worker: WorkerHandle, now: float) -> dict[str, Any]
     """One worker process."""
     board = pool.scoreboard
     row = worker.row
-    facts = {
+    return {
         "worker": worker.slot,
         "pid": worker.pid,
         "generation": worker.generation.number,
@@ -100,13 +81,11 @@ def worker_facts(pool: Pool, worker: WorkerHandle, now: float) -> dict[str, Any]
         "accepted": board.column(Column.ACCEPTED)[row],
         "lag": board.column(Column.LAG)[row] / 1e9,
         "lag_max": board.column(Column.LAG_MAX)[row] / 1e9,
+        "bytes_in": sum(_of_services(board, row, Count.BYTES_IN)),
+        "bytes_out": sum(_of_services(board, row, Count.BYTES_OUT)),
         "accepting": board.column(Column.BALANCE)[row] != NOT_ACCEPTING,
         **process_facts(worker.pid),
     }
-    for column in Column:
-        if column not in KNOWN:
-            facts.setdefault(column.name.lower(), board.column(column)[row])
-    return facts
 
 
 def connections(pool: Pool) -> int:
@@ -119,33 +98,52 @@ def ready_workers(pool: Pool, generation: Generation) -> int:
     return len(pool.of(generation, State.READY))
 
 
-def service_facts(generation: Generation) -> list[dict[str, Any]]:
-    """What is served, and where."""
+def _of_services(board: Scoreboard, row: int, count: Count) -> list[int]:
+    """What a worker has counted, service by service."""
+    sheet = board.sheet(row)
+    return [sheet.service(index)[count] for index in range(len(board.service_names()))]
+
+
+def service_facts(pool: Pool, generation: Generation) -> list[dict[str, Any]]:
+    """What is served, where, and what came of it since the daemon began."""
     return [
         {
             "service": service.name,
             "protocol": service.protocol,
+            **_service_counts(pool.scoreboard, service.name),
             "listeners": [
-                _listener_facts(each) for each in generation.listeners if each.service is service
+                _listener_facts(each)
+                for each in generation.listeners
+                if each.service.name == service.name
             ],
         }
         for service in generation.config.services
     ]
 
 
+def _service_counts(board: Scoreboard, name: str) -> dict[str, Any]:
+    """Summed over all workers, those that have ended included."""
+    index = board.service_index(name)
+    living = [board.sheet(row).service(index) for row in board.used_rows()]
+    ended = [board.totals(slot).service(index) for slot in range(board.slots())]
+
+    def total(word: int) -> int:
+        return sum(words[word] for words in (*living, *ended))
+
+    def causes(words: dict[str, int]) -> dict[str, int]:
+        return {cause: count for cause, word in words.items() if (count := total(word))}
+
+    return {
+        "connections": sum(words[Count.LIVE] for words in living),
+        "accepted": total(Count.ACCEPTED),
+        "bytes_in": total(Count.BYTES_IN),
+        "bytes_out": total(Count.BYTES_OUT),
+        "closed": causes(END_WORD),
+        "refused": causes(REFUSAL_WORD),
+    }
+
+
 def _listener_facts(listener: Listener) -> dict[str, Any]:
     """Where it listens, how many clients wait in its queue, and how many may."""
-    waiting, most = _queue(listener.sock)
+    waiting, most = accept_queue(listener.sock) or (None, None)
     return {"address": str(listener), "waiting": waiting, "backlog": most}
-
-
-def _queue(sock: socket.socket) -> tuple[int | None, int | None]:
-    """Of a TCP listener: clients that wait, and how many may; None where the kernel tells none."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return None, None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        found = TCP_INFO_WORDS.unpack_from(info)
-    except (OSError, struct.error):
-        return None, None
-    return found[UNACKED], found[SACKED]

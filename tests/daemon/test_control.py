@@ -24,6 +24,11 @@ def test_it_tells_how_it_stands(daemon: Callable[..., Daemon]) -> None:
     (service,) = control.ask("services")
     assert service["service"] == "upper"
     assert service["listeners"] == [{"address": running.address(), "waiting": 0, "backlog": 1024}]
+    client.close()
+    eventually(lambda: control.ask("services")[0]["closed"] == {"eof": 1})
+    (service,) = control.ask("services")
+    assert (service["connections"], service["accepted"], service["refused"]) == (0, 1, {})
+    assert (service["bytes_in"], service["bytes_out"]) == (1, 1)
     control.close()
 
 

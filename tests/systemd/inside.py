@@ -51,7 +51,7 @@ FileDescriptorName=echo
 Service=epolld.service
 """
 SECOND = """
-master: {title: second}
+master: {title: second, control_group: epolld}
 services:
   - {name: upper, bind: "127.0.0.1:1690"}
 """
@@ -448,6 +448,9 @@ def instance() -> None:
         facts["reload"] = systemctl("reload", "epolld@second")
         facts["generation"] = run("epolldctl", "--instance", "second", "status", "--json")
         facts["first"] = run("epolldctl", "status", "--json")
+        for name, groups in (("operator", "--groups=epolld"), ("stranger", "--clear-groups")):
+            somebody = ("setpriv", "--reuid=nobody", "--regid=nogroup", groups)
+            facts[name] = run(*somebody, "epolldctl", "--instance", "second", "status")
         security = run("systemd-analyze", "security", "--no-pager", "epolld@second")
         facts["security"] = security["out"]
         facts["stop"] = systemctl("stop", "epolld@second")

@@ -267,6 +267,13 @@ def test_instances_live_beside_each_other(seen: Seen) -> None:
     assert facts["first lives"] == "HELLO\n"
 
 
+def test_operators_are_those_of_the_group(seen: Seen) -> None:
+    facts = step(seen, "instance")
+    assert succeeded(facts["operator"])
+    assert "serving: generation 2" in facts["operator"]["out"]
+    assert facts["stranger"]["code"] == 77
+
+
 def test_the_template_is_the_unit_with_other_names() -> None:
     """epolld@.service has every line of epolld.service, and no other."""
 
