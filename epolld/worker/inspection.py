@@ -61,7 +61,7 @@ class Walk:
     ) -> None:
         self._left: Iterator[Any] = itertools.chain(elsewhere, watchers)
         # What handlers in threads have is no Transport, but has all that is asked for here.
-        self._kinds: tuple[type, ...] = (Transport, *{type(each) for each in elsewhere})
+        self._kinds: tuple[type[Transport], ...] = (Transport, *{type(each) for each in elsewhere})
         self._wanted = wanted
         self._describe = describe
         self._kill = kill

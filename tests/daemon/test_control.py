@@ -69,7 +69,7 @@ def test_connections_of_all_workers(daemon: Callable[..., Daemon]) -> None:
     control = Control(running)
     found, last = control.parts("connections")
     assert last["result"] == {"count": 21, "missing": []}
-    assert {each["worker"] for each in found} == {0, 1}
+    assert {each["worker"] for each in found} <= {0, 1}
     assert len({each["id"] for each in found}) == 21
     mine = "{}:{}".format(*other.sock.getsockname())
     (echo,) = [each for each in found if each["peer"] == mine]
@@ -317,11 +317,10 @@ def test_stacks_of_workers_and_of_who_does_not_answer(daemon: Callable[..., Daem
 
 def test_a_worker_that_dies_amid_the_question_is_named(daemon: Callable[..., Daemon]) -> None:
     running = daemon()
-    clients = [running.client() for _ in range(4)]
-    for client in clients:
-        client.ask(b"x")
-    first, second = running.workers()
     control = Control(running)
+    while not all(each["connections"] for each in control.ask("workers")):
+        running.client().ask(b"x")
+    first, second = running.workers()
     running.send(signal.SIGSTOP, first.pid)
     control.send("connections")
     assert control.line()["result"][0]["pid"] == second.pid  # so both were asked
