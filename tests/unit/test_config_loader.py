@@ -206,6 +206,12 @@ def test_wrong_values(file: Path, text: str, problem: str) -> None:
         ("{name: a, bind: x:1, options: {b: {c: 1, c: 2}}}", "options.b.c: duplicate key 'c'"),
         ("{name: a, bind: x:1, backlog: 0}", "services.a.backlog: 0 is out of range"),
         ("{name: a, bind: x:1, keepalive: 'true'}", "expected true or false, not 'true'"),
+        ("{name: a, bind: x:1, proxy_protocol: required}", "a.proxy_trusted: missing; add the"),
+        ("{name: a, bind: x:1, proxy_trusted: 10.1.0.0/8}", "bits set after the first 8"),
+        ("{name: a, bind: x:1, access: [{allow: all, deny: all}]}", "access.0: expected either"),
+        ("{name: a, bind: x:1, access: [{}]}", "a.access.0: expected either allow: NETWORK or"),
+        ("{name: a, bind: x:1, access: [allow all]}", "a.access.0: expected a mapping"),
+        ("{name: a, bind: x:1, limits: {client_connections: -1}}", "out of range"),
     ],
 )
 def test_wrong_services(file: Path, text: str, problem: str) -> None:
