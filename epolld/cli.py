@@ -166,7 +166,7 @@ def _load(path: str, overrides: Overrides) -> Loaded:
         if importlib.util.find_spec("prometheus_client") is None:
             message = (
                 "needs prometheus-client, which is not installed; "
-                f"run: {sys.executable} -m pip install 'epolld[metrics]'"
+                f"run: {sys.executable} -m pip install prometheus-client"
             )
             raise ConfigError([loaded.problem("metrics.bind", message)])
     return loaded

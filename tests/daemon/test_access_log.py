@@ -126,3 +126,74 @@ def test_a_file_that_cannot_be_opened_ends_the_start(
     assert made.wait_exit() == 73
     made.expect(f"{where}: cannot open the log file: .*; set access_log to a plain file")
     made.allow("start failed", "exited with status 73")
+
+
+RUNTIMES = """
+import asyncio, socketserver
+
+async def coroutine(reader, writer):
+    writer.write((await reader.read(100)).upper())
+    writer.close()
+
+class Callbacks(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(data.upper())
+        self.transport.close()
+
+class Blocking(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(self.request.recv(100).upper())
+"""
+
+
+def test_every_runtime_is_logged(make_daemon: Callable[[Config], Daemon]) -> None:
+    made = make_daemon({})
+    made.write_module("runtimes", RUNTIMES)
+    names = ("coroutine", "Callbacks", "Blocking")
+    made.write_config(
+        {
+            "services": [
+                {
+                    "name": name,
+                    "protocol": f"runtimes:{name}",
+                    "bind": "127.0.0.1:0",
+                    "access_log": True,
+                }
+                for name in names
+            ]
+        }
+    )
+    made.start()
+    for name in names:
+        client = made.client(made.address(name))
+        assert client.ask(b"abc") == b"ABC"
+        assert client.rest() == b""
+        line = made.wait_log(rf"access\[\d+\]: {name}: 127\.0\.0\.1:\d+: \w+ after ")
+        assert ", 3 in, 3 out, id " in line
+
+
+RAISING = """
+from epolld import Protocol
+
+class Raising(Protocol):
+    def data_received(self, data):
+        raise ValueError("no")
+"""
+
+
+def test_a_flood_of_one_kind_is_cut(make_daemon: Callable[[Config], Daemon]) -> None:
+    service = {"name": "raising", "protocol": "raising:Raising", "bind": "127.0.0.1:0"}
+    made = make_daemon({"services": [service], "workers": {"count": 1}})
+    made.write_module("raising", RAISING)
+    made.start()
+    for _ in range(50):
+        client = made.client(made.address("raising"))
+        client.sock.sendall(b"x")
+        assert client.is_ended()
+        client.close()
+    made.expect("data_received of Raising raised ValueError", "30 more like this suppressed: ")
+    made.stop()
+    assert made.count_log("raising: data_received of Raising raised") == 20
+    made.wait_log(r"error connection\[\d+\]: 30 more like this suppressed: .* \(ValueError\)")

@@ -372,4 +372,4 @@ def test_without_prometheus_client_the_remedy_is_named(tmp_path: Path) -> None:
     )
     said = check(tmp_path, "{bind: '127.0.0.1:9188'}", PYTHONPATH=str(hidden))
     assert "epolld.yaml:3:11: metrics.bind: needs prometheus-client" in said
-    assert "pip install 'epolld[metrics]'" in said
+    assert f"run: {sys.executable} -m pip install prometheus-client\n" in said
