@@ -146,7 +146,7 @@ class Scoreboard:
                 self._columns[Column.PID][row] = pid
                 self._columns[Column.SLOT][row] = slot
                 self._columns[Column.GENERATION][row] = generation
-                self._slots[0] = max(self._slots[0], min(slot + 1, self.rows))
+                self.use_slot(slot)
                 self._top[0] = max(self._top[0], row + 1)
                 return row
         raise OverflowError(f"all {self.rows} rows of the scoreboard are taken by workers")
@@ -174,6 +174,10 @@ class Scoreboard:
                 totals.add(self.sheet(row), len(self.service_names()))
                 totals.process[ProcessWord.CPU] += int(cpu * 1e6)
             self.clear(row)
+
+    def use_slot(self, slot: int) -> None:
+        """There is, or was, a worker in this slot."""
+        self._slots[0] = max(self._slots[0], min(slot + 1, self.rows))
 
     def slots(self) -> int:
         """One more than the highest slot that there has been."""

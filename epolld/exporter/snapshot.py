@@ -121,6 +121,7 @@ def why_not_ready(board: Scoreboard, now: int) -> str:
     oldest = now - int(SILENT * 1e9)
     for row in board.used_rows():
         worker = _worker(board, row)
-        if worker.state is WorkerState.SERVING and worker.heartbeat >= oldest:
+        # No beat at all: a worker of the program before an upgrade, whose beats are not for us.
+        if worker.state is WorkerState.SERVING and not 0 < worker.heartbeat < oldest:
             return ""
     return "no worker serves"

@@ -13,7 +13,7 @@ import select
 import signal
 from collections.abc import Callable
 
-from epolld import __version__
+from epolld import __version__, totals
 from epolld import log as logs
 from epolld.channel import AnyAnswer
 from epolld.config import METRICS, Loaded
@@ -398,6 +398,8 @@ class Master:
             workers=upgrade.save_workers(self._pool, self._loop.now),
             scoreboard=self._pool.scoreboard.fileno(),
             scoreboard_layout=self._pool.scoreboard.layout(),
+            totals=totals.save(self._pool.scoreboard),
+            said=totals.save_master(self._pool.scoreboard),
             clients=-1 if self._pool.clients is None else self._pool.clients.fileno(),
             clients_layout=[] if self._pool.clients is None else self._pool.clients.layout(),
             pidfile=self._pidfile.path,

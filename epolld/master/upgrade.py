@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from epolld import config as configs
+from epolld import totals
 from epolld.channel import Channel
 from epolld.clientcounts import ClientCounts
 from epolld.config import Loaded, loads
@@ -34,7 +35,7 @@ from epolld.host.privileges import Identity
 from epolld.host.systemd import InheritedSocket
 from epolld.master.control import ControlServer, Session
 from epolld.master.pool import Pool, State, WorkerHandle
-from epolld.scoreboard import Scoreboard
+from epolld.scoreboard import Column, Scoreboard, WorkerState
 
 FORMAT_VARIABLE = "EPOLLD_UPGRADE_FORMAT"  # asks a trial run whether it knows our format
 VARIABLE = "EPOLLD_UPGRADE"  # the descriptor of the state
@@ -104,6 +105,8 @@ class SavedMaster(msgspec.Struct, frozen=True):
     directory: str  # where the program was started, for relative paths on its command line
     clients: int = -1  # descriptor of the table of clients, if there is one
     clients_layout: list[int] = []
+    totals: dict[str, dict[str, dict[str, int]]] = {}  # for a scoreboard of another layout
+    said: dict[str, int] = {}
     signals: list[int] = []  # that have come and were not obeyed yet
     control: SavedControl | None = None
 
@@ -222,7 +225,9 @@ def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: f
         rows = {saved.pid: saved.row for saved in state.workers}
     else:  # another program's table: they go on writing to it, and we do not look
         os.close(state.scoreboard)
-        rows = {saved.pid: pool.scoreboard.take_row(saved.pid) for saved in state.workers}
+        totals.restore(pool.scoreboard, state.totals)
+        totals.restore_master(pool.scoreboard, state.said)
+        rows = {saved.pid: _take_row(pool.scoreboard, saved) for saved in state.workers}
     _restore_clients(state, pool)
     generations = {in_force.number: in_force}
     for saved in state.workers:
@@ -263,6 +268,14 @@ def _restore_clients(state: SavedMaster, pool: Pool) -> None:
         pool.clients = table
     else:
         table.close()
+
+
+def _take_row(board: Scoreboard, saved: SavedWorker) -> int:
+    """A row for a worker that does not write to it; that it serves is all that can be said."""
+    row = board.take_row(saved.pid, saved.slot, saved.generation)
+    if saved.state == State.READY.value:
+        board.column(Column.STATE)[row] = WorkerState.SERVING
+    return row
 
 
 def save(state: SavedMaster) -> int:

@@ -17,7 +17,7 @@ from harness import Config, Daemon
 from processes import descriptors, eventually, status, title
 from scrape import Figures, get, scrape
 from test_become_user import interpreter_for_all
-from test_upgrade import pid_of, upgrade
+from test_upgrade import copied, pid_of, upgrade  # noqa: F401  (a fixture)
 
 METRICS: Config = {"bind": "127.0.0.1:0"}
 UPPER: Config = {"name": "upper", "bind": "127.0.0.1:0"}
@@ -155,6 +155,29 @@ def test_counters_never_fall(daemon: Callable[..., Daemon]) -> None:
     assert seen.sum("epolld_upgrades_total") == 1
     assert seen.sum("epolld_reloads_total", result="done") == 2
     assert seen.sum("epolld_last_reload_successful") == 1
+
+
+def test_counters_never_fall_over_another_layout(copied: tuple[Daemon, Path]) -> None:  # noqa: F811
+    """The new program knows one more cause: it cannot read the old table, and is told."""
+    made, package = copied
+    made.write_config({"metrics": METRICS})
+    made.start()
+    client = made.client()
+    assert client.ask(b"abc") == b"ABC"
+    until(made, lambda f: f.sum("epolld_received_bytes_total") == 3)
+    causes = package / "causes.py"
+    causes.write_text(causes.read_text().replace('    "eof",', '    "eof", "brand_new",'))
+    made.send(signal.SIGUSR2)
+    while not made.find_log("reload done"):
+        assert get(at(made), "/readyz")[0] == 200
+    figures = until(made, lambda f: f.sum("epolld_workers", state="serving") == 2)
+    assert figures.sum("epolld_connections_closed_total", cause="brand_new") == 0
+    assert figures.sum("epolld_received_bytes_total") == 3
+    assert figures.sum("epolld_connections_accepted_total") == 1
+    assert figures.sum("epolld_upgrades_total") == 1
+    assert figures.sum("epolld_start_time_seconds") > 0
+    assert client.ask(b"d") == b"D"
+    until(made, lambda f: f.sum("epolld_received_bytes_total") == 4)
 
 
 def test_a_failed_reload_shows(daemon: Callable[..., Daemon]) -> None:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from epolld import causes
-from epolld.ledger import END_WORD, SERVICES, Count, Declared, Kind, ProcessWord
+from epolld import causes, totals
+from epolld.ledger import END_WORD, SERVICES, Count, Declared, Kind, MasterWord, ProcessWord
 from epolld.scoreboard import NOT_ACCEPTING, ROWS, Column, ListenerFacts, Scoreboard
 
 
@@ -223,3 +223,27 @@ def test_other_causes_are_another_layout(monkeypatch: pytest.MonkeyPatch) -> Non
     before = board.layout()
     monkeypatch.setattr(causes, "ENDS", (*causes.ENDS[::-1],))
     assert board.layout() != before
+
+
+def test_totals_travel_by_name() -> None:
+    board = Scoreboard(4)
+    board.enlist(["a", "b"], ["a", "b"])
+    dead = board.take_row(1, slot=1)
+    count(board, dead, "b", Count.ACCEPTED, 5)
+    board.bury(dead)
+    alive = board.take_row(2, slot=1)
+    count(board, alive, "b", Count.ACCEPTED, 2)
+    count(board, alive, "b", Count.LIVE, 2)
+    count(board, alive, "b", END_WORD["eof"], 1)
+    board.master[MasterWord.UPGRADES] = 3
+    saved, said = totals.save(board), totals.save_master(board)
+    assert saved == {"b": {"1": {"ACCEPTED": 7, "end eof": 1}}}
+    saved["b"]["1"]["end of another time"] = 9
+    other = Scoreboard(8)
+    other.enlist(["c"], ["c"])
+    totals.restore(other, saved)
+    totals.restore_master(other, {**said, "unheard": 1})
+    words = other.totals(1).service(other.service_index("b"))
+    assert (words[Count.ACCEPTED], words[END_WORD["eof"]], words[Count.LIVE]) == (7, 1, 0)
+    assert other.slots() == 2
+    assert other.master[MasterWord.UPGRADES] == 3
