@@ -1,10 +1,26 @@
-"""Puts this folder on the import path, so that all tests can `import needs`, and sees to it that
-the project's own pytest plugin is there."""
+"""Puts this folder on the import path, so that all tests can `import needs`, sees to it that the
+project's own pytest plugin is there, and leaves out what takes long unless it is asked for."""
+
+import os
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--long`, or EPOLLD_LONG=1: run the tests that are marked `long`, too."""
+    parser.addoption("--long", action="store_true", help="run the long tests, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """In an environment that was set up before the plugin had an entry point, load it by name."""
     if not config.pluginmanager.has_plugin("epolld"):
         config.pluginmanager.import_plugin("epolld.testing.plugin")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the long ones, and say how to run them."""
+    if config.getoption("--long") or os.environ.get("EPOLLD_LONG", "0") not in ("", "0"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes long: run with --long or EPOLLD_LONG=1"))
