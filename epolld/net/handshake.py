@@ -208,6 +208,10 @@ class Handshake(TlsBase):
         else:
             self._secured()
 
+    def describe_state(self) -> str:
+        """A word for it."""
+        return "handshake" if self._state is OPEN else super().describe_state()
+
     def tell_draining(self) -> bool:
         """Nobody to tell: it is closed once it is idle, or by its time limit."""
         return True

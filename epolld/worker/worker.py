@@ -316,7 +316,8 @@ class Worker:
 
     def share(self, count: int, heirs: Mapping[int, int]) -> None:
         """Give `count` connections away and go on serving."""
-        self._give(self._services, heirs, lambda _transport: None, count)
+        movable = [service for service in self._services if service.tls is None]
+        self._give(movable, heirs, lambda _transport: None, count)
 
     def adopt(self, fd: int) -> None:
         """Take connections over `fd`; a worker that is to leave refuses, so they stay there."""

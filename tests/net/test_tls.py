@@ -131,6 +131,7 @@ def test_the_protocol_hears_nothing_before_the_handshake_is_done(
     s = stage(**ECHO)
     assert type(s.transport) is Handshake
     assert s.server.pending == 1
+    assert s.transport.describe_state() == "handshake"
     s.until(lambda: s.peer.read() or s.transport.bytes_out)
     assert s.notes.trace == []
     s.secure()
