@@ -1,6 +1,7 @@
 """A protocol that tells what its process may do, and tries what it is told."""
 
 import os
+import subprocess
 
 from epolld import Protocol
 
@@ -32,6 +33,11 @@ class Tells(Protocol):
         """Try to leave the root directory by entering another."""
         os.chroot("/")
         return "escaped"
+
+    def inherited(self) -> str:
+        """What a program finds open that this process executes, however carelessly."""
+        done = subprocess.run(["ls", "/proc/self/fd"], capture_output=True, close_fds=False)
+        return done.stdout.decode().replace("\n", " ")
 
     def fork(self) -> str:
         """Try to."""

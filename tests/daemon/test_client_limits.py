@@ -131,3 +131,41 @@ def test_an_upgrade_goes_on_counting(daemon: Callable[..., Daemon]) -> None:
     assert not is_served(come_from(running, "127.0.0.2"))
     clients.pop().close()
     eventually(lambda: is_served(come_from(running, "127.0.0.2")), what="a place is free again")
+
+
+def test_a_reload_that_sets_limits_counts_those_who_moved(daemon: Callable[..., Daemon]) -> None:
+    running = daemon(services=[upper_at()])
+    running.same_descriptors = False  # the master gets a table of clients
+    clients = [come_from(running, "127.0.0.2") for _ in range(3)]
+    assert all(map(is_served, clients))
+    running.reload({"services": [limited(client_connections=3)]})
+    running.wait_workers(2, generation=2)
+    assert all(map(is_served, clients))
+    assert not is_served(come_from(running, "127.0.0.2"))
+    clients.pop().close()
+    eventually(lambda: is_served(come_from(running, "127.0.0.2")), what="a place is free again")
+
+
+def test_handlers_in_threads_and_coroutines_are_counted(daemon: Callable[..., Daemon]) -> None:
+    limits = {"client_connections": 2, "refusal": REFUSAL.decode()}
+    services: list[Config] = [
+        {"name": "threads", "protocol": "blocking:Upper", "bind": "127.0.0.1:0", "limits": limits},
+        {"name": "tasks", "protocol": "coroutines:upper", "bind": "127.0.0.1:0", "limits": limits},
+    ]
+    running = daemon(services=services)
+    for name in ("threads", "tasks"):
+        address = running.address(name)
+        clients = [running.client(address) for _ in range(2)]
+        for client in clients:
+            assert client.ask(b"a\n") == b"A\n"
+        assert running.client(address).rest() == REFUSAL
+        clients.pop().close()
+
+        def again(address: str = address) -> bool:
+            client = running.client(address)
+            try:
+                return client.ask(b"a\n") == b"A\n"
+            except OSError:
+                return False
+
+        eventually(again, what=f"a place of {name} is free again")

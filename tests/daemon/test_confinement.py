@@ -71,6 +71,15 @@ def test_what_systemd_gives_the_master_does_not_reach_workers(
             assert int(facts[kind], 16) == 0, kind
 
 
+def test_a_program_that_is_executed_inherits_nothing(daemon: Callable[..., Daemon]) -> None:
+    """All is close-on-exec: listeners, connections, channel, scoreboard, table of clients."""
+    running = daemon(services=[{**TELLS, "limits": {"client_connections": 100}}])
+    running.reload()
+    clients = [running.client() for _ in range(3)]
+    for client in clients:
+        assert ask(client, b"inherited").split() in ([b"0", b"1", b"2"], [b"0", b"1", b"2", b"3"])
+
+
 def test_limits_of_the_kernel(daemon: Callable[..., Daemon]) -> None:
     limits = {"core": 0, "open_files": 500, "file_size": "1m", "address_space": "4g"}
     running = daemon(workers={"rlimits": limits})

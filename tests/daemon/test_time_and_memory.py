@@ -109,3 +109,17 @@ def test_message_timeout(daemon: Callable[..., Daemon]) -> None:
             break
     assert time.monotonic() - begin >= 0.6
     running.expect("a message not whole after 0.6s, closing")
+
+
+def test_handlers_in_threads_and_coroutines_have_limits(daemon: Callable[..., Daemon]) -> None:
+    limit = {"first_byte_timeout": "500ms", "bind": "127.0.0.1:0"}
+    services = [
+        {"name": "threads", "protocol": "blocking:Upper", **limit},
+        {"name": "tasks", "protocol": "coroutines:upper", **limit},
+        {"name": "age", "protocol": "blocking:Upper", "bind": "127.0.0.1:0", "max_age": "500ms"},
+    ]
+    running = daemon(services=services)
+    clients = [running.client(running.address(name)) for name in ("threads", "tasks", "age")]
+    for client in clients:
+        assert client.is_ended()
+    running.expect("threads: .*: sent nothing for 0.5s", "tasks: .*: sent nothing for 0.5s")
