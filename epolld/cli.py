@@ -16,6 +16,7 @@ from epolld.errors import ConfigError, EpolldError, ExitCode, UsageError
 if TYPE_CHECKING:
     from epolld.config import Loaded, Overrides
     from epolld.host.controlsocket import ControlSocket
+    from epolld.host.generation import Assignment
     from epolld.host.privileges import Identity
 
 LOCAL_CONFIG = "etc/epolld.yaml"
@@ -290,11 +291,17 @@ def _open_control(directory: str, group: int | None) -> ControlSocket:
     return controlsocket.open_socket(directory, group)
 
 
+def _export(assignment: Assignment) -> int:
+    """An exporter's life. Imported by that process alone: the workers shall not inherit it."""
+    from epolld.exporter.main import main as live
+
+    return live(assignment)
+
+
 def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
     """Be the daemon. In this order: read, bind, detach, write the pid file, fork."""
     from epolld import log as logs
     from epolld.config import listening
-    from epolld.exporter import main as exporter
     from epolld.host import confinement, daemon, limits, runtimedir, systemd
     from epolld.host.generation import Generation, open_tls
     from epolld.host.listeners import Inherited, open_listeners
@@ -360,9 +367,7 @@ def _serve(path: str, overrides: Overrides, daemonize: bool) -> int:
         if saved is None:
             pidfile.acquire()
             control = _open_control(directory, control_group)
-        master = Master(
-            lambda: _load(path, overrides), first, inherited, worker.main, exporter.main
-        )
+        master = Master(lambda: _load(path, overrides), first, inherited, worker.main, _export)
         place = None if control is None else (control, control_group)
         return master.run(pidfile, notifier, interval, origin, place, on_started)
     except EpolldError as error:
