@@ -1,7 +1,9 @@
 """CPU time of examples/keyvalue.py for a command of redis-benchmark, pipelined 16 deep.
 
-Beside it the same commands on asyncio's streams. A server's figure is that of its whole process
-tree, rounds are interleaved, a bar looks at the median of the rounds' ratios: as in `message`.
+Beside it the same commands on asyncio's streams: once read as one does, a line or a value at a
+time, and once with `reader.read()` and the example's own parser, which shows what of the difference
+is the server's and what the parser's. A server's figure is that of its whole process tree, rounds
+are interleaved, a bar looks at the median of the rounds' ratios: as in `message`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from report import Bar, Result
 
 PROTOCOL = "examples.keyvalue:KeyValue"
 PEER, LEAST = "keyvalue_asyncio", 3.0  # times the commands a CPU second
+BATCHED = "keyvalue_asyncio_batched"
+NAMES = ("epolld", PEER, BATCHED)
 DEPTH, KEYS = 16, 10_000
 TESTS = ("ping_mbulk", "set", "get")
 
@@ -30,27 +34,35 @@ def measure(_names: Sequence[str], quick: bool) -> Result:
         name="keyvalue",
         title="A key-value cache under redis-benchmark",
         about=f"`examples/keyvalue.py`, which speaks RESP, beside the same commands on asyncio's "
-        f"streams: redis-benchmark pipelines {DEPTH} deep over 50 connections. {rounds} rounds.",
-        columns=("test", "epolld µs (spread)", "asyncio streams µs", "streams to epolld"),
+        f"streams: redis-benchmark pipelines {DEPTH} deep over 50 connections. The streams are "
+        f"read by `readline` and `readexactly`; in the last two columns by `read`, with the "
+        f"example's parser. {rounds} rounds.",
+        columns=(
+            "test",
+            "epolld µs (spread)",
+            "streams µs",
+            "streams to epolld",
+            "`read` µs",
+            "`read` to epolld",
+        ),
     )
     if shutil.which("redis-benchmark") is None:
         result.notes.append("No redis-benchmark here (apt install redis-tools).")
         return result
-    cpu: dict[tuple[str, str], list[float]] = {
-        (name, test): [] for name in ("epolld", PEER) for test in TESTS
-    }
+    cpu: dict[tuple[str, str], list[float]] = {(name, test): [] for name in NAMES for test in TESTS}
     for number in range(rounds):
-        for name in random.sample(("epolld", PEER), 2):
+        for name in random.sample(NAMES, len(NAMES)):
             progress.show(f"round {number + 1} of {rounds}: {name}")
             with servers.running(name, protocol=PROTOCOL) as server:
                 for test in TESTS:
                     cpu[name, test].append(_cost(server, test, commands))
     for test in TESTS:
         ours, theirs = cpu["epolld", test], cpu[PEER, test]
-        ratio = stats.summarize(stats.ratios(theirs, ours))
-        result.rows.append(
-            (test, str(stats.summarize(ours)), str(stats.summarize(theirs)), str(ratio))
-        )
+        row = [test, str(stats.summarize(ours))]
+        for name in (PEER, BATCHED):
+            row.append(str(stats.summarize(cpu[name, test])))
+            row.append(str(stats.summarize(stats.ratios(cpu[name, test], ours))))
+        result.rows.append(tuple(row))
         share = stats.summarize(stats.ratios(ours, theirs)).median
         result.bars.append(Bar(f"{test}: epolld to asyncio streams", share, 1 / LEAST, "times"))
     result.raw = {f"{name} {test}": costs for (name, test), costs in cpu.items()}
