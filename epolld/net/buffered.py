@@ -2,7 +2,7 @@
 
 When it comes near the limit, nothing more is read from those for whom something waits: they get
 no further answers before they have taken some. When it is above, the one for whom most waits is
-cut off, then the next, until it is not.
+cut off, then the next, until there is some room again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 HOLD_AT = 0.75  # of the limit: from here on the slow are read no more
 RELEASE_AT = 0.5
+CUT_TO = (
+    0.9  # not just below: looking for the biggest of very many shall not be done for each write
+)
 
 
 class Buffered:
@@ -81,7 +84,7 @@ class Buffered:
         self._cutting = True
         try:
             for transport in sorted(self._sizes, key=lambda each: -self._sizes[each]):
-                if self.total <= self.limit:
+                if self.total <= self.limit * CUT_TO:
                     break
                 guard: Guard | None = transport.service.guard
                 size = self._sizes.get(transport)

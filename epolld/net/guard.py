@@ -109,7 +109,9 @@ class Guard:
 
     def cut(self, transport: Transport, cause: str, why: str) -> None:
         """End a connection at once; what waits to be sent is dropped."""
-        log.warning("%s: %s: %s, closing", transport.service.name, transport.describe_peer(), why)
+        # The cause is part of the text and no argument: of each, the first are logged.
+        text = f"%s: %s: %s, closing ({cause})"
+        log.warning(text, transport.service.name, transport.describe_peer(), why)
         transport.lose(TimeoutError(why) if "timeout" in cause else BufferError(why), cause)
 
     # -- time ------------------------------------------------------------------------------------
