@@ -53,3 +53,11 @@ class AnyOptions(Protocol):
 
     def __init__(self, **options: object) -> None:
         self.options = options
+
+
+class Generous(Protocol):
+    """Writes eight megabytes at once, and reads nothing."""
+
+    def connection_made(self, transport: Transport) -> None:
+        transport.pause_reading()
+        transport.write(bytes(8 << 20))

@@ -158,6 +158,21 @@ def test_more_handshakes_than_allowed_end_the_oldest(
         silent[1].sock.recv(1)
 
 
+def test_limits_hold_over_tls(daemon: Callable[..., Daemon], ca: Authority, secure: Any) -> None:
+    tls = service(ca)
+    generous = {**tls, "protocol": "protocols:Generous", "limits": {"write_buffer": "1m"}}
+    running = daemon(services=[generous])
+    secure(running, ca.client())
+    running.wait_log("more than write_buffer")
+    running.expect("more than write_buffer")
+    running.reload({"services": [{**tls, "idle_timeout": "200ms"}]})
+    client = secure(running, ca.client(), suppress_ragged_eofs=False)
+    assert ask(client, b"a") == b"A"
+    with pytest.raises(ssl.SSLError, match="EOF"):  # a time limit is no goodbye
+        client.recv(1)
+    running.wait_log("idle for")
+
+
 def test_keys_that_only_root_can_read(
     make_daemon: Callable[[Config], Daemon], ca: Authority, secure: Any
 ) -> None:
