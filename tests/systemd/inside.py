@@ -267,16 +267,24 @@ def kill() -> None:
         facts["unit"] = show()
     with step("master killed") as facts:
         facts["before"], old = show(), processes()
-        os.kill(int(facts["before"]["MainPID"]), signal.SIGKILL)
+        os.kill(main_pid(facts["before"]), signal.SIGKILL)
         facts["unit"] = wait_for("another master", lambda: another_master(facts["before"]))
         facts["answer"] = serves()
         facts["left"] = sorted(set(old) & set(processes()))
     with step("master hung") as facts:
         facts["before"], before = show(), journal()
-        os.kill(int(facts["before"]["MainPID"]), signal.SIGSTOP)
+        os.kill(main_pid(facts["before"]), signal.SIGSTOP)
         facts["line"] = wait_for_journal(".*[Ww]atchdog.*", before)
         facts["unit"] = wait_for("another master", lambda: another_master(facts["before"]))
         facts["answer"] = serves()
+
+
+def main_pid(unit: dict[str, str]) -> int:
+    """The master's. Never 0, which would be our own process group, outside of the box, too."""
+    pid = int(unit["MainPID"])
+    if pid <= 0:
+        raise RuntimeError(f"there is no master: {unit}")
+    return pid
 
 
 def another_master(before: dict[str, str]) -> dict[str, str] | None:
@@ -428,7 +436,7 @@ def activate_many() -> None:
         systemctl("stop", "epolld")
         facts["upper after stop"], facts["echo after stop"] = ask(ADDRESS), ask(("127.0.0.1", 7))
         before = show()
-        os.kill(int(before["MainPID"]), signal.SIGKILL)
+        os.kill(main_pid(before), signal.SIGKILL)
         clients = [call(ADDRESS), call(("127.0.0.1", 7))]  # not refused: the sockets are there
         wait_for("another master", lambda: another_master(before))
         facts["after kill"] = [hear(client) for client in clients]
