@@ -57,6 +57,7 @@ def test_upper(epolld_daemon):
     first, second = epolld_daemon({}), epolld_daemon({"workers": {"count": 1}})
     assert first.address() != second.address()
     assert second.client().ask(b"hello") == b"HELLO"
+    second.hang_up()
     assert second.stop() == 0
 ''',
     )
