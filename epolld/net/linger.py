@@ -18,6 +18,9 @@ from epolld.net.loop import EventLoop
 # How long, at most, to wait for the peer's end: by then it has had the answer, or never will.
 PATIENCE = 2.0  # seconds
 DISCARD_SIZE = 65536  # bytes a turn
+# Who goes on and on shall not keep us busy: after so much we read no more, and TCP stops the peer.
+# It still has the rest of our patience to read the answer.
+DISCARD_MOST = 1 << 20  # bytes
 
 
 def linger(loop: EventLoop, fd: int, always: bool = False) -> None:
@@ -45,24 +48,29 @@ def linger(loop: EventLoop, fd: int, always: bool = False) -> None:
 class Linger:
     """A socket whose connection is over for us, kept until its peer has closed, too."""
 
-    __slots__ = ("_fd", "_loop", "_timer")
+    __slots__ = ("_fd", "_left", "_loop", "_timer")
 
     def __init__(self, loop: EventLoop, fd: int) -> None:
         self._loop = loop
         self._fd = fd
+        self._left = DISCARD_MOST
         loop.add(fd, select.EPOLLIN, self)
         self._timer = loop.call_later(PATIENCE, self._close)
 
     def on_ready(self, _events: int) -> None:
-        """Throw away what the peer says, until it has said all."""
+        """Throw away what the peer says, until it has said all, or far too much."""
         try:
-            ended = not os.read(self._fd, DISCARD_SIZE)
+            count = len(os.read(self._fd, DISCARD_SIZE))
         except BlockingIOError:
             return
         except OSError:
-            ended = True
-        if ended:
+            count = 0
+        if not count:
             self._close()
+            return
+        self._left -= count
+        if self._left <= 0:
+            self._loop.unregister(self._fd)
 
     def _close(self) -> None:
         self._loop.unregister(self._fd)

@@ -23,7 +23,7 @@ from wiring import (
 )
 
 from epolld.net.deadlines import GRAINS
-from epolld.net.linger import PATIENCE
+from epolld.net.linger import DISCARD_MOST, PATIENCE
 from epolld.net.loop import EventLoop
 from epolld.net.service import Service
 from epolld.net.transport import READ_SIZE
@@ -320,6 +320,35 @@ def test_lingering_ends_after_its_patience() -> None:
     assert loop.watchers() == []
     peer.close()
     loop.close()
+
+
+def test_lingering_listens_to_no_flood(loop: EventLoop) -> None:
+    """The peer talks on and on: we stop reading, it can still read the answer."""
+    ours, peer = tcp_pair()
+    fd = ours.fileno()
+
+    def reply(p: Notes, data: bytes) -> None:
+        p.transport.write(b"too much")
+        p.transport.close()
+
+    notes = Notes(data_received=reply)
+    serve(loop, ours, notes)
+    peer.send(bytes(100_000))
+    run_until(loop, lambda: notes.lost)
+    sent = 0
+
+    def talk_on() -> bool:
+        nonlocal sent
+        with contextlib.suppress(BlockingIOError):
+            while sent < 64 * DISCARD_MOST:
+                sent += peer.send(bytes(100_000))
+        return loop.watchers() == []
+
+    run_until(loop, talk_on)
+    assert sent < 64 * DISCARD_MOST
+    assert os.fstat(fd)
+    assert peer.recv(100) == b"too much"
+    peer.close()
 
 
 # -- fences ------------------------------------------------------------------------------------
