@@ -64,14 +64,15 @@ class Process:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, *command],
+            # It ends with this program, however that ends.
+            ["setpriv", "--pdeathsig", "TERM", "ip", "netns", "exec", namespace, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=TOP,
             env={**os.environ, "PYTHONPATH": str(TOP)},
-        )  # `ip netns exec` becomes the command: the pid is its own
+        )  # each becomes the next, and the last the command: the pid is its own
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -125,6 +126,7 @@ class Cluster:
 
     def build(self) -> None:
         """Make the network: each machine's interface is a port of a bridge, which is the lb's."""
+        remove_stale()
         switch = self.namespace("lb")
         for name in ADDRESSES:
             run("ip", "netns", "add", self.namespace(name))
@@ -212,6 +214,14 @@ class Cluster:
             host.end(signal.SIGINT)
         for namespace in self._made:
             subprocess.run(["ip", "netns", "del", namespace], check=False)
+
+
+def remove_stale() -> None:
+    """Remove the namespaces of a run that was killed before it could."""
+    for line in run("ip", "netns", "list").splitlines():
+        found = re.match(r"epolld(\d+)-\w+", line)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            subprocess.run(["ip", "netns", "del", found[0]], check=False)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ def cluster() -> Iterator[machines.Cluster]:
     needs.root()
     needs.tool("ip", "iproute2")
     needs.tool("haproxy")
+    needs.tool("setpriv", "util-linux")
     probe = ["unshare", "--net", "ip", "link", "add", "type", "veth"]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         needs.lacking("the right to make network namespaces")
