@@ -1,4 +1,4 @@
-"""docs/operations.md has every message that asks for something, every metric and every cause."""
+"""docs/operations.md has every message that asks for something, every metric, cause and command."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from epolld import ctl
 from epolld.causes import ENDS, REFUSALS, RESTARTS
 from epolld.exporter import snapshot
 from epolld.exporter.families import families
@@ -92,3 +93,12 @@ def test_each_cause_is_described(causes: tuple[str, ...]) -> None:
 def test_each_cause_of_a_restart_is_named() -> None:
     (row,) = re.findall(r"^\| `epolld_worker_restarts_total`.*$", PAGE, re.MULTILINE)
     assert all(cause in row for cause in RESTARTS)
+
+
+def test_each_command_is_described() -> None:
+    (commands,) = [
+        action.choices for action in ctl.make_parser()._actions if isinstance(action.choices, dict)
+    ]
+    words = re.findall(r"`([a-z-]+)", section("## epolldctl"))
+    assert set(commands) <= set(words)
+    assert len(commands) > 10
