@@ -27,7 +27,7 @@ class Pours(Protocol):
         self.pour()
 
     def pour(self):
-        while not self.paused and not self.ended:
+        while not self.paused and not self.transport.is_closing():
             self.transport.write(bytes(16384))
 
     def pause_writing(self):
