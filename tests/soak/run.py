@@ -59,8 +59,8 @@ def explained(trouble: Trouble, kills: dict[int, float], secure: bool) -> bool:
     """Whether a client may have met this."""
     if trouble.word not in (RESET, EARLY_END):
         return False
-    if secure and trouble.kind == "living":  # TLS does not move: a reload ends it
-        return True
+    if secure and trouble.kind == "living" and trouble.word == EARLY_END:
+        return True  # TLS does not move: a reload ends it, in an orderly way
     # Of the killed one's, or one that had just arrived there, from the queue or an older worker.
     return trouble.pid in kills or any(0 <= trouble.when - at < LATE for at in kills.values())
 
