@@ -47,4 +47,4 @@ def test_the_polite_are_served(daemon: Callable[..., Daemon]) -> None:
         finally:
             greedy.kill()
             greedy.communicate()
-        assert load.slowest < 1  # on a busy machine; alone it is milliseconds
+        assert load.slowest < 3  # on a busy machine; alone it is milliseconds

@@ -38,7 +38,9 @@ def test_a_sibling_serves_the_client(make_daemon: Callable[[Config], Daemon]) ->
             client = made.client()
             client.send(b"hello\n")
             assert client.line().endswith(b" HELLO")
-            assert time.monotonic() - begin < 1.5  # a tick
+            assert (
+                time.monotonic() - begin < 4
+            )  # a tick is one; without it, the client waits for ever
             made.wait_log("killed by SIGKILL")
             assert not (made.directory / "deadly").exists()
             assert before - {worker.pid for worker in made.wait_workers(3)}

@@ -50,7 +50,7 @@ def test_no_timer_moves(make_daemon: Callable[[Config], Daemon], jump: int) -> N
         load.wait_served(100)
         assert made.workers() == before
         assert idle.is_ended()  # after a second, neither at once nor in an hour
-        assert 0.9 < time.monotonic() - begin < 3
+        assert 0.9 < time.monotonic() - begin < 8
         made.reload()
         clock.write_text("+0")
         load.wait_served(100)

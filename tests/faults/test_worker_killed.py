@@ -22,8 +22,8 @@ def test_only_its_own_clients_notice(daemon: Callable[..., Daemon], number: int)
         victim = running.wait_workers(2)[1].pid
         begin = time.monotonic()
         running.send(number, victim)
-        running.wait_log(r"worker 1 \(pid \d+, generation 1\) is ready", 3)
-        assert time.monotonic() - begin < 1 + 0.5 * (number == signal.SIGSEGV)  # it writes stacks
+        running.wait_log(r"worker 1 \(pid \d+, generation 1\) is ready", 5)
+        assert time.monotonic() - begin < 2  # a second, and a machine that does other things, too
         load.wait_served(100)
         after = scrape(metrics).counters()
         assert {key: (before[key], after[key]) for key in before if after[key] < before[key]} == {}

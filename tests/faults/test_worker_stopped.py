@@ -21,7 +21,7 @@ def test_siblings_serve_everyone_new(daemon: Callable[..., Daemon], seconds: flo
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             # It holds at most one client of each, which it had accepted; the others go on.
-            load.wait_served(20, timeout=3)
+            load.wait_served(20)
         assert load.by_pid[stopped] == before
         running.send(signal.SIGCONT, stopped)
         load.wait_served(50)
