@@ -196,7 +196,7 @@ def test_idle_time_travels(world: World) -> None:
     world.give(old, new)
     world.until(lambda: world.done)
     assert new.service._idle is not None
-    deadline = new.service._idle.next_deadline()
+    deadline = new.service._idle._wheel.next_deadline()
     assert deadline is not None
     assert deadline < new.loop.now + 10
 
