@@ -101,7 +101,7 @@ def measure_flood(_names: Sequence[str], quick: bool) -> Result:
         bars=[
             Bar("p99 of new clients", p99, 50, "ms", True),
             Bar("memory for each", grown, 4096, "bytes"),
-            Bar("all gone after", flood.last_end, LIMIT * 1.75, "s"),
+            Bar("all gone after", flood.last_end, LIMIT * 1.4, "s"),
         ],
     )
 

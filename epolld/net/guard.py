@@ -20,8 +20,8 @@ from epolld.net.transport import Transport
 log = logging.getLogger("epolld.connection")
 
 # Looks at a connection in the time that a message or an answer may take. It is never ended too
-# early, and at most about half as much too late.
-LOOKS = 4
+# early, and at most about a quarter too late: what begins right after a look is seen at the next.
+LOOKS = 8
 
 # A connection at its maximum age is ended when it has been silent for this long; or, if it never
 # is, and whatever its protocol says, after LAST_WORDS more.
@@ -171,7 +171,7 @@ class Guard:
         elif now - self._begun[transport][1] >= limit:
             self.cut(transport, "message_timeout", f"a message not whole after {limit:g}s")
             return
-        self._messages.start(transport, limit / LOOKS)
+        self._messages.start(transport, _next_look(limit, now, self._begun.get(transport)))
 
     def _look_at_write(self, transport: Transport) -> None:
         """Whether it has taken nothing of what waits for it for too long."""
@@ -186,7 +186,7 @@ class Guard:
         elif now - since >= limit:
             self.cut(transport, "write_timeout", f"took nothing of its answer for {limit:g}s")
             return
-        self._writes.start(transport, limit / LOOKS)
+        self._writes.start(transport, _next_look(limit, now, self._slow[transport]))
 
     # -- what waits to be sent -------------------------------------------------------------------
 
@@ -247,6 +247,11 @@ class Guard:
                 f"more than {settings.write_buffer_soft} bytes have waited to be sent for "
                 f"{settings.write_buffer_soft_time:g}s (write_buffer_soft)",
             )
+
+
+def _next_look(limit: float, now: float, known: tuple[object, float] | None) -> float:
+    """Seconds until the next look, not after the limit of what is `known` since then."""
+    return limit / LOOKS if known is None else min(limit / LOOKS, known[1] + limit - now)
 
 
 def jitter(id: int) -> float:
