@@ -25,7 +25,7 @@ import servers
 A_CLIENT, A_WORKER = 16_000, 15_000  # connections of a process, below its limit of descriptors
 LEAST_WORKERS, BUSY, THINK_US = 8, 100, 10_000
 QUIET = 10.0  # seconds in which nothing changes
-MOVED_WITHIN = 300.0  # seconds
+MOVED_WITHIN = 600.0  # seconds
 SOURCES = 16  # addresses of a client process
 ROOM = 8_000  # bytes for a connection, both ends and both programs: what must be free before
 SETTINGS = """\

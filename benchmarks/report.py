@@ -62,14 +62,18 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)  # of the machine and the day
 
 
-def machine(quick: bool, seconds: float) -> dict[str, Any]:
-    """The facts that a figure depends on; no names of hosts or folders."""
+def machine(quick: bool, seconds: float, busy: float) -> dict[str, Any]:
+    """The facts that a figure depends on; no names of hosts or folders.
+
+    `busy` is the load average before: what others did on the machine disturbs every figure.
+    """
     return {
         "run": f"{'quick' if quick else 'whole'}, {seconds:.0f} s",
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "processor": _processor(),
+        "load average before": round(busy, 1),
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 

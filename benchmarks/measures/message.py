@@ -15,7 +15,7 @@ SIZES = {"1 KiB": 1_024, "10 KiB": 10_240, "100 KiB": 102_400}
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """64 bytes, which is where the server costs most beside the kernel."""
-    times, messages = (5, 20_000) if quick else (21, 30_000)
+    times, messages = (5, 20_000) if quick else (15, 30_000)
     costs = rounds.alternate(
         names, times, 10, lambda server: rounds.cost(server, messages=messages)
     )
