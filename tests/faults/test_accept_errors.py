@@ -49,13 +49,11 @@ def test_for_want_of_something(failing: Daemon, name: str) -> None:
     file = failing.directory / "failing"
     with under_load(failing) as load:
         workers = failing.wait_workers(2)
-        served = load.by_pid.copy()
         file.with_suffix(".new").write_text(f"{number} 1000000")
         file.with_suffix(".new").rename(file)
         failing.wait_log("cannot accept", count=2)  # each worker says so once
         before, begin = sum(cpu_seconds(w.pid) for w in workers), time.monotonic()
         load.wait_served(150)  # those who are in
-        assert all(load.by_pid[pid] > served[pid] for pid in served)
         used = sum(cpu_seconds(w.pid) for w in workers) - before
         assert used < 0.5 * (time.monotonic() - begin) + 0.1
         file.unlink()

@@ -45,10 +45,11 @@ def test_above_it(daemon: Callable[..., Daemon], what: str) -> None:
         for thread in threads:
             thread.join()
         load.wait_served(20)
-        if cause == "client_rate":
-            assert 10 <= len(served) < FLOOD
+        # Two workers that count at the same moment may both find it too much, never too little.
+        if cause == "denied":
+            assert not served
         else:
-            assert len(served) == (0 if cause == "denied" else 10)
+            assert 8 <= len(served) < (FLOOD if cause == "client_rate" else 11)
 
         def told() -> bool:
             figures = scrape(metrics)
