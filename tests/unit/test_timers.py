@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -66,6 +68,8 @@ class HeapAgainstList(RuleBasedStateMachine):
         assert self.fired == self.expected
         assert len(self.heap) == len(self.live)
         assert self.heap.next_deadline() == min((t.when for t in self.live.values()), default=None)
+        # The loop sleeps until `due`: it may be too early, for what is cancelled, but never late.
+        assert self.heap.due <= min((t.when for t in self.live.values()), default=math.inf)
 
 
 TestHeap = HeapAgainstList.TestCase
