@@ -2,8 +2,15 @@
 project's own pytest plugin is there, and leaves out what takes long unless it is asked for."""
 
 import os
+import signal
 
 import pytest
+
+# A shell's background job ignores these, and what it starts inherits that: no Ctrl-C, no HUP.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -42,7 +42,7 @@ def until(running: Daemon, condition: Callable[[Figures], Any]) -> Figures:
         found[:] = [scrape(at(running))]
         return condition(found[0])
 
-    eventually(look, what="figures")
+    eventually(look, 15, "figures")
     return found[0]
 
 

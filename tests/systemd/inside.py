@@ -432,6 +432,8 @@ def activate_many() -> None:
         facts["run"] = systemctl("start", "epolld.socket", "epolld-echo.socket")
         facts["before"] = show()
         facts["echo"], facts["upper"] = ask(("127.0.0.1", 7)), ask(ADDRESS)
+        # Workers answer a moment before the master tells systemd that all is ready.
+        wait_for("the unit to be active", lambda: show()["ActiveState"] == "active")
         facts["unit"] = show()
         systemctl("stop", "epolld")
         facts["upper after stop"], facts["echo after stop"] = ask(ADDRESS), ask(("127.0.0.1", 7))
