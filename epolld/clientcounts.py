@@ -36,6 +36,7 @@ ROW_SIZE = _KINDS * DEPTH * WIDTH * CELL  # bytes of one worker: 1.1 MiB, as far
 _ROW_CELLS = ROW_SIZE // CELL
 
 _PRIME = (1 << 127) - 1  # above every key
+_64_BITS = (1 << 64) - 1
 _SECRETS = 32 * DEPTH  # bytes
 
 
@@ -86,6 +87,7 @@ class ClientCounts:
 
     def cells_of(self, key: int) -> list[int]:
         """Where `key` is counted, within a row: below DEPTH * WIDTH."""
+        key = _scatter(key)
         return [(a * key + b) % _PRIME % WIDTH + n * WIDTH for n, (a, b) in enumerate(self._hashes)]
 
     # -- live connections ------------------------------------------------------------------------
@@ -130,6 +132,18 @@ class ClientCounts:
         stamp = second & _COUNT
         found = self._cells[start : top * _ROW_CELLS : _ROW_CELLS].tolist()
         return sum(value & _COUNT for value in found if value >> STAMP_BITS == stamp)
+
+
+def _scatter(key: int) -> int:
+    """Another key for each key, without the order that neighbouring addresses have.
+
+    Of an arithmetic sequence, one in some dozens of the random functions makes few cells. The
+    finalizer of SplitMix64 (Steele, Lea and Flood, 2014), over the lower 64 bits.
+    """
+    low = key & _64_BITS
+    low = (low ^ low >> 30) * 0xBF58476D1CE4E5B9 & _64_BITS
+    low = (low ^ low >> 27) * 0x94D049BB133111EB & _64_BITS
+    return key >> 64 << 64 | low ^ low >> 31
 
 
 def client_key(service: int, version: int, number: int) -> int:

@@ -28,7 +28,7 @@ def children(pid: int) -> list[str]:
     pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     names = []
     for each in pids:
-        with suppress(FileNotFoundError):  # it has ended
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
             names.append(Path(f"/proc/{each}/comm").read_text().strip())
     return names
 

@@ -50,7 +50,8 @@ def test_the_old_generation_is_kept(make_daemon: Callable[[Config], Daemon], wha
         made.reload()
         load.wait_served(20)
     made.expect("reload failed", told)
-    made.allow("cannot boot", "exited with status", *STACKS)
+    # Of two that crash at one time, the stacks may be mixed up with each other's and cut short.
+    made.allow("cannot boot", "exited with status", *STACKS, r"^(?!\d{4}-\d\d-\d\d )")
 
 
 def test_one_that_cannot_boot_backs_off(make_daemon: Callable[[Config], Daemon]) -> None:

@@ -103,6 +103,15 @@ def test_a_client_of_ipv6_is_its_64(counts: ClientCounts) -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_neighbours_are_spread_by_every_hash_function() -> None:
+    keys = [client_key(1, 4, number) for number in range(1000)]
+    for _ in range(200):
+        counts = ClientCounts(rows=1)
+        for n in range(DEPTH):
+            assert len({counts.cells_of(key)[n] for key in keys[::5]}) > 180
+        counts.close()
+
+
 def test_cells_are_spread_and_secret() -> None:
     one, other = ClientCounts(rows=1), ClientCounts(rows=1)
     keys = [client_key(1, 4, number) for number in range(1000)]
