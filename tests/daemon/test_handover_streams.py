@@ -64,6 +64,7 @@ def upgrade(running: Daemon) -> None:
     running.wait_log("reload (done|failed)", 10, done + 1)
 
 
+@pytest.mark.timeout(120)
 def test_ten_reloads_and_two_upgrades(daemon: Callable[..., Daemon]) -> None:
     running = daemon(services=SERVICES)
     with Arrivals(running.address("upper")) as arrivals, Streams() as streams:
