@@ -60,13 +60,15 @@ def _copy_project(to: Path) -> None:
             shutil.copytree(PROJECT / part, to / part, ignore=ignored)
         else:
             shutil.copy(PROJECT / part, to)
-    shutil.copy(Path(__file__).with_name("inside.py"), to)
+    for script in ("inside.py", "looking.py"):
+        shutil.copy(Path(__file__).with_name(script), to)
 
 
 def _wheels(cache: pytest.Cache) -> Path:
     """All that pip needs in the box, fetched outside; kept until the needs change."""
     document = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     wanted = [*document["build-system"]["requires"], *document["project"]["dependencies"]]
+    wanted += document["project"]["optional-dependencies"]["metrics"]
     key = hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]
     wheels = Path(cache.mkdir(f"systemd-wheels-{key}"))
     if not (wheels / "complete").exists():

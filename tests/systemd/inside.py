@@ -7,27 +7,43 @@ that goes wrong leaves its traceback under "error", and the next one goes on.
     inside.py PROJECT    the project's folder
 """
 
-import errno
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from looking import (
+    ADDRESS,
+    PATIENCE,
+    another_master,
+    ask,
+    call,
+    capabilities,
+    hear,
+    journal,
+    last_fed,
+    main_pid,
+    page,
+    port_refuses,
+    processes,
+    run,
+    seen,
+    serves,
+    show,
+    step,
+    systemctl,
+    titles,
+    wait_for,
+    wait_for_journal,
+    workers,
+)
 
 PROJECT = Path(sys.argv[1])
 CONFIG = Path("/etc/epolld/epolld.yaml")
-ADDRESS = ("127.0.0.1", 1688)
 ELSEWHERE = ("127.0.0.1", 1689)
-CGROUP = Path("/sys/fs/cgroup/system.slice/epolld.service/cgroup.procs")
-PATIENCE = 15.0  # seconds for anything that is waited for
 
 # Port 7 needs the capability, the Unix socket the runtime directory, the file the logs' directory.
 EVERYTHING = """
@@ -55,123 +71,12 @@ master: {title: second, control_group: epolld}
 services:
   - {name: upper, bind: "127.0.0.1:1690"}
 """
+METRICS = """
+services: [{name: upper, bind: "127.0.0.1:1688"}]
+metrics: {bind: ["127.0.0.1:9188", "unix:/run/epolld/metrics.sock"]}
+"""
+LIVE = r'^epolld_connections{service="upper",.*} 1.0$'
 CONTROL = Path("/run/epolld/control.sock")
-
-seen: dict[str, dict[str, Any]] = {}
-
-
-@contextmanager
-def step(name: str) -> Iterator[dict[str, Any]]:
-    """Collect what one step sees."""
-    facts = seen.setdefault(name, {})
-    try:
-        yield facts
-    except Exception:
-        facts["error"] = traceback.format_exc()
-        facts["journal"] = journal()
-        facts["unit"] = show()
-
-
-def run(*command: str, text: str | None = None) -> dict[str, Any]:
-    """Run a command to its end."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
-    return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
-
-
-def systemctl(*arguments: str) -> dict[str, Any]:
-    """Run systemctl."""
-    return run("systemctl", *arguments)
-
-
-def show(unit: str = "epolld") -> dict[str, str]:
-    """What systemd holds of a unit."""
-    names = "ActiveState,SubState,Result,MainPID,StatusText,NRestarts,ExecMainStatus,ExecMainCode"
-    lines = systemctl("show", unit, "--property", names)["out"].splitlines()
-    return dict(line.split("=", 1) for line in lines)
-
-
-def journal() -> str:
-    """All that epolld and systemd said about the unit so far."""
-    run("journalctl", "--sync")
-    return str(run("journalctl", "--unit", "epolld", "--output", "cat", "--no-pager")["out"])
-
-
-def wait_for(what: str, condition: Callable[[], Any]) -> Any:
-    """The first true value of `condition`; TimeoutError when it stays false."""
-    deadline = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {PATIENCE:g} s in vain for {what}")
-        time.sleep(0.05)  # between two looks: nothing is told by its length
-    return value
-
-
-def wait_for_journal(pattern: str, since: str) -> str:
-    """The first match of `pattern` after what the journal held before, `since`."""
-    found = wait_for(
-        f"{pattern!r} in the journal",
-        lambda: re.search(pattern, journal()[len(since) :], re.MULTILINE),
-    )
-    return str(found.group())
-
-
-def processes() -> list[int]:
-    """The processes of the unit."""
-    return sorted(map(int, CGROUP.read_text().split())) if CGROUP.exists() else []
-
-
-def workers() -> list[int]:
-    """Those that are not the master."""
-    return [pid for pid in processes() if pid != int(show()["MainPID"])]
-
-
-def titles() -> list[str]:
-    """How the unit's processes are called, and who they are."""
-    pids = ",".join(map(str, processes()))
-    lines = run("ps", "--no-headers", "-o", "user:16,args", "-p", pids)["out"].splitlines()
-    return [" ".join(line.split()) for line in lines]
-
-
-def call(address: Any, text: bytes = b"hello\n") -> socket.socket:
-    """Connect, at the first try or not at all, and send a line and the end."""
-    client = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-    client.settimeout(PATIENCE)
-    client.connect(address)
-    client.sendall(text)
-    client.shutdown(socket.SHUT_WR)
-    return client
-
-
-def hear(client: socket.socket) -> str:
-    """All that comes until the end, or what happened instead."""
-    with client:
-        try:
-            return b"".join(iter(lambda: client.recv(4096), b"")).decode()
-        except OSError as error:
-            return str(error)
-
-
-def ask(address: Any) -> str:
-    """Send a line, and return what comes back."""
-    return hear(call(address))
-
-
-def port_refuses(address: Any = ADDRESS) -> bool:
-    """Whether nobody listens there."""
-    with socket.socket() as client:
-        return client.connect_ex(address) == errno.ECONNREFUSED
-
-
-def serves() -> str:
-    """Ask until there is an answer: the daemon is on its way."""
-
-    def answer() -> str:
-        try:
-            return ask(ADDRESS)
-        except OSError:
-            return ""
-
-    return str(wait_for("an answer", answer))
 
 
 def install() -> None:
@@ -279,21 +184,6 @@ def kill() -> None:
         facts["answer"] = serves()
 
 
-def main_pid(unit: dict[str, str]) -> int:
-    """The master's. Never 0, which would be our own process group, outside of the box, too."""
-    pid = int(unit["MainPID"])
-    if pid <= 0:
-        raise RuntimeError(f"there is no master: {unit}")
-    return pid
-
-
-def another_master(before: dict[str, str]) -> dict[str, str] | None:
-    """What systemd holds of the unit once it has another main process than `before`."""
-    unit = show()
-    fresh = unit["MainPID"] not in ("0", before["MainPID"])
-    return unit if unit["ActiveState"] == "active" and fresh else None
-
-
 def upgrade() -> None:
     """The watchdog is still on its short leash, and a connection is open."""
     original = CONFIG.read_text()
@@ -361,10 +251,32 @@ def restart() -> None:
     CONFIG.write_text(original)
 
 
-def last_fed() -> int:
-    """When systemd last heard from the daemon, in microseconds of the monotonic clock."""
-    name = "WatchdogTimestampMonotonic"
-    return int(systemctl("show", "epolld", "--property", name, "--value")["out"])
+def metrics() -> None:
+    """Asked for at a reload, at first in vain; then at a start."""
+    original = CONFIG.read_text()
+    with step("metrics refused") as facts:
+        CONFIG.write_text(METRICS)
+        before = journal()
+        facts["run"] = systemctl("reload", "epolld")
+        facts["journal"] = journal()[len(before) :]
+    with step("metrics") as facts:
+        facts["pip"] = run("/opt/epolld/bin/pip", "install", "prometheus-client")
+        facts["run"] = systemctl("reload", "epolld")
+        facts["titles"] = titles()
+        with socket.create_connection(ADDRESS, timeout=PATIENCE):
+            facts["figures"] = wait_for(
+                "a connection in the figures",
+                lambda: re.search(LIVE, text := page("/metrics")[1], re.MULTILINE) and text,
+            )
+        facts["healthz"], facts["readyz"] = page("/healthz"), page("/readyz")
+        probe = ("/opt/epolld/bin/python", "-m", "epolld.probe")
+        facts["probe"] = run(*probe, "unix:/run/epolld/metrics.sock", "/readyz")
+        facts["capabilities"] = capabilities()
+    with step("metrics at a start") as facts:
+        facts["run"] = systemctl("restart", "epolld")
+        facts["answer"], facts["healthz"] = ask(ADDRESS), page("/healthz")
+    CONFIG.write_text(original)
+    systemctl("restart", "epolld")
 
 
 def stop() -> None:
@@ -487,7 +399,7 @@ def uninstall() -> None:
 
 def main() -> None:
     """All steps, in the only order in which they make sense."""
-    for act in (install, start, reload, kill, upgrade, restart, stop, start_broken):
+    for act in (install, start, reload, kill, upgrade, restart, metrics, stop, start_broken):
         act()
     for act in (activate, activate_many, instance):
         act()

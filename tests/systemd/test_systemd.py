@@ -198,6 +198,44 @@ def test_an_address_that_came_over_a_restart_goes_at_a_reload(seen: Seen) -> Non
     assert facts["old refuses after a restart"]
 
 
+def test_metrics_without_the_library_are_refused_with_the_remedy(seen: Seen) -> None:
+    facts = step(seen, "metrics refused")
+    assert facts["run"]["code"] != 0
+    assert "/etc/epolld/epolld.yaml:3:11: metrics.bind: needs prometheus-client" in facts["journal"]
+    assert "run: /opt/epolld/bin/python -m pip install prometheus-client" in facts["journal"]
+
+
+def test_the_exporter_answers_in_the_hardened_unit(seen: Seen) -> None:
+    facts = step(seen, "metrics")
+    assert succeeded(facts["pip"])
+    assert succeeded(facts["run"])
+    assert facts["healthz"] == facts["readyz"] == [200, "ok\n"]
+    assert succeeded(facts["probe"])
+    assert "epolld epolld: exporter" in facts["titles"]
+
+
+def test_the_hardened_unit_hides_no_figure(seen: Seen) -> None:
+    figures = step(seen, "metrics")["figures"]
+    for figure in ("cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds"):
+        for process in ("master", "exporter", "worker"):
+            name = f'epolld_process_{figure}{{process="{process}",'
+            assert re.search(rf"^{re.escape(name)}.* \d", figures, re.MULTILINE), name
+    for figure in ("length", "limit"):
+        assert f'epolld_accept_queue_{figure}{{address="127.0.0.1:1688",' in figures
+
+
+def test_only_the_master_may_bind_privileged_ports(seen: Seen) -> None:
+    able = {title for title, mask in step(seen, "metrics")["capabilities"].items() if mask}
+    assert able == {"epolld: master"}
+
+
+def test_the_exporter_is_there_from_the_start_on(seen: Seen) -> None:
+    facts = step(seen, "metrics at a start")
+    assert succeeded(facts["run"])
+    assert facts["answer"] == "HELLO\n"
+    assert facts["healthz"] == [200, "ok\n"]
+
+
 def test_stop_lets_open_connections_end(seen: Seen) -> None:
     facts = step(seen, "drain")
     assert facts["before"] == "BEFORE\n"
