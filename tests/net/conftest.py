@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from movers import World, open_world
 
 from epolld.net.loop import EventLoop
 
@@ -14,6 +15,13 @@ def loop() -> Iterator[EventLoop]:
     loop = EventLoop()
     yield loop
     loop.close()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Workers between which connections move."""
+    with open_world() as world:
+        yield world
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,8 @@ from typing import Any
 
 from wiring import DEADLINE, receive, turn, unix_pair
 
+from epolld.net import handoff
+from epolld.net.frozen import Receipt, decode_batch, encode
 from epolld.net.handoff import Donor, Receiver
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
@@ -184,6 +186,13 @@ class World:
         got += receive(client) or b""
         assert got == data
 
+    def check_all(self, clients: list[socket.socket], number: int = 1) -> None:
+        """Each of them is served by `Lines`, whose line number `number` this is."""
+        for client in clients:
+            client.send(b"x\n")
+        for client in clients:
+            self.expect(client, b"%d:x\n" % number)
+
     def close(self) -> None:
         """Close all there is."""
         for client in self.clients:
@@ -198,6 +207,27 @@ class World:
                 for _ in range(3):
                     turn(side.loop)
                 side.die()
+
+
+class Puppet:
+    """An heir that does what the test says."""
+
+    def __init__(self, world: World, donor: Donor) -> None:
+        near, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.setblocking(False)
+        row = len(world.sides)
+        world.sides.append(Side())
+        donor.add_heirs({row: near.detach()})
+
+    def take(self) -> tuple[int, list[int]]:
+        """Receive a batch: its number and the descriptors."""
+        received = handoff._receive(self.sock)
+        assert received is not None
+        return decode_batch(received[0]).number, received[1]
+
+    def confirm(self, number: int, taken: int) -> None:
+        """Send a receipt."""
+        self.sock.send(encode(Receipt(number, taken)))
 
 
 @contextlib.contextmanager

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from movers import Noted, Side, World, open_world
+from movers import Noted, Puppet, World
 from wiring import narrow, receive, tcp_pair, turn
 
-from epolld.net import handoff
-from epolld.net.frozen import Receipt, decode_batch, encode
 from epolld.net.transport import Transport
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with open_world() as world:
-        yield world
-
-
-class Puppet:
-    """An heir that does what the test says."""
-
-    def __init__(self, world: World, donor: handoff.Donor) -> None:
-        near, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.setblocking(False)
-        row = len(world.sides)
-        world.sides.append(Side())
-        donor.add_heirs({row: near.detach()})
-
-    def take(self) -> tuple[int, list[int]]:
-        """Receive a batch: its number and the descriptors."""
-        received = handoff._receive(self.sock)
-        assert received is not None
-        return decode_batch(received[0]).number, received[1]
-
-    def confirm(self, number: int, taken: int) -> None:
-        """Send a receipt."""
-        self.sock.send(encode(Receipt(number, taken)))
-
 
 # -- while frozen ------------------------------------------------------------------------------
 

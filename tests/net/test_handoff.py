@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -20,13 +19,6 @@ from epolld.net.protocol import Protocol
 from epolld.services.chargen import ROUND, Chargen
 from epolld.services.echo import Echo
 from epolld.services.upper import Upper
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with open_world() as world:
-        yield world
-
 
 # -- the normal case ---------------------------------------------------------------------------
 

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from movers import Lines, World, open_world
+from movers import Lines, World
 from wiring import receive
 
 from epolld.net.protocol import Protocol
 from epolld.net.transport import Transport
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with open_world() as world:
-        yield world
-
-
-def check_all(world: World, clients: list[socket.socket], number: int = 1) -> None:
-    """Each of them is served."""
-    for client in clients:
-        client.send(b"x\n")
-    for client in clients:
-        world.expect(client, b"%d:x\n" % number)
-
 
 # -- user code ---------------------------------------------------------------------------------
 
@@ -60,7 +44,7 @@ def test_freeze_raises(world: World, caplog: pytest.LogCaptureFixture) -> None:
     assert len(world.stuck) == 1
     bad.send(b"ok")
     world.until(lambda: old.protocols()[0].order == "ok")
-    check_all(world, [good])
+    world.check_all([good])
 
 
 def test_freeze_closes(world: World) -> None:
@@ -73,7 +57,7 @@ def test_freeze_closes(world: World) -> None:
     world.until(lambda: not old.service.live)
     assert world.done == [1]
     assert receive(bad) == b""
-    check_all(world, [good])
+    world.check_all([good])
 
 
 def test_freeze_returns_text(world: World) -> None:
@@ -84,7 +68,7 @@ def test_freeze_returns_text(world: World) -> None:
     world.give(old, new)
     world.settle(50)
     assert new.service.live == 1
-    check_all(world, [good])
+    world.check_all([good])
 
 
 class Refuses(Lines):
@@ -115,7 +99,7 @@ def test_thaw_refuses(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.settle()
     alive = [client for client in clients if receive(client) is None]
     assert len(alive) == 3
-    check_all(world, alive)
+    world.check_all(alive)
 
 
 def test_factory_of_the_heir_raises(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,56 +6,20 @@ import contextlib
 import errno
 import os
 import resource
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from movers import Lines, Side, World, open_world
+from movers import Lines, Puppet, World
 from wiring import narrow, receive, tcp_pair, turn
 
 from epolld.net import handoff
-from epolld.net.frozen import BATCH, Receipt, decode_batch, encode
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with open_world() as world:
-        yield world
-
-
-class Puppet:
-    """An heir that does what the test says."""
-
-    def __init__(self, world: World, donor: handoff.Donor) -> None:
-        near, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.setblocking(False)
-        row = len(world.sides)
-        world.sides.append(Side())
-        donor.add_heirs({row: near.detach()})
-
-    def take(self) -> tuple[int, list[int]]:
-        """Receive a batch: its number and the descriptors."""
-        received = handoff._receive(self.sock)
-        assert received is not None
-        return decode_batch(received[0]).number, received[1]
-
-    def confirm(self, number: int, taken: int) -> None:
-        """Send a receipt."""
-        self.sock.send(encode(Receipt(number, taken)))
+from epolld.net.frozen import BATCH
 
 
 def close_all(fds: list[int]) -> None:
     for fd in fds:
         os.close(fd)
-
-
-def check_all(world: World, clients: list[socket.socket], number: int = 1) -> None:
-    """Each of them is served."""
-    for client in clients:
-        client.send(b"x\n")
-    for client in clients:
-        world.expect(client, b"%d:x\n" % number)
 
 
 class Reluctant(Lines):
@@ -123,7 +87,7 @@ def test_heir_dies_with_a_batch_unread_after_receipts(world: World) -> None:
     world.settle()
     ended = [client for client in clients if receive(client) == b""]
     assert len(ended) == BATCH
-    check_all(world, [client for client in clients if client not in ended])
+    world.check_all([client for client in clients if client not in ended])
 
 
 def test_one_heir_of_two_dies_and_the_other_gets_all(world: World) -> None:
@@ -138,7 +102,7 @@ def test_one_heir_of_two_dies_and_the_other_gets_all(world: World) -> None:
     world.until(lambda: world.done)
     assert world.done == [3 * BATCH]
     assert new.service.live == 3 * BATCH
-    check_all(world, clients)
+    world.check_all(clients)
 
 
 def test_the_heirs_die_and_another_comes(world: World) -> None:
@@ -164,7 +128,7 @@ def test_heir_leaves_before_it_reads(world: World) -> None:
     clients = world.connect(old, 5)
     world.give(old, new)
     new.receiver.close()
-    check_all(world, clients)
+    world.check_all(clients)
     assert world.done == [0]
     assert (old.service.live, new.service.live) == (5, 0)
 
@@ -181,7 +145,7 @@ def test_donor_dies_and_what_it_sent_lives(world: World) -> None:
         heir.sock.close()
     old.die()
     world.until(lambda: new.service.live == BATCH)
-    check_all(world, clients)
+    world.check_all(clients)
 
 
 # -- no room, no memory ------------------------------------------------------------------------
@@ -216,10 +180,10 @@ def test_heir_with_too_few_descriptors(world: World, count: int) -> None:
         turn(new.loop)
     assert new.service.live == count
     world.until(lambda: old.service.live == 20 - count)
-    check_all(world, clients)
+    world.check_all(clients)
     world.until(lambda: world.done)
     assert world.done == [20]
-    check_all(world, clients, 2)
+    world.check_all(clients, 2)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -240,7 +204,7 @@ def test_heir_with_too_few_descriptors_for_a_memfd(
     assert ("hand-over broken off" in caplog.text) == (count == 0)
     for client in world.clients:
         world.expect(client, data)
-    check_all(world, world.clients)
+    world.check_all(world.clients)
 
 
 @pytest.mark.parametrize("number", [errno.ETOOMANYREFS, errno.EAGAIN, errno.ENOBUFS])
@@ -270,4 +234,4 @@ def test_too_much_in_flight(world: World, number: int, monkeypatch: pytest.Monke
     assert world.done == [BATCH + 10]
     for client in clients:
         world.expect(client, b"1:x\n")
-    check_all(world, clients, 2)
+    world.check_all(clients, 2)

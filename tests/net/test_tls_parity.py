@@ -8,99 +8,42 @@ epolld has the same as on a plain connection: that is in test_tls.py.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import ssl
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from certificates import Authority
+from stage import Scripts, SocketStage, perform
 from tls_peer import TlsPeer
-from wiring import DEADLINE, Notes, narrow, reset, tcp_pair
-from wiring import turn as loop_turn
+from wiring import Notes, narrow, reset, tcp_pair
 
 from epolld.net.handshake import TlsServer
-from epolld.net.loop import EventLoop
 from epolld.net.service import Service
 
 
-class Stage:
-    """A connection on one of the two engines: its protocol's notes, its peer, and turns."""
+class Stage(SocketStage):
+    """One whose peer speaks TLS."""
 
     def __init__(self, engine: str, notes: Notes, ca: Authority, context: ssl.SSLContext) -> None:
-        self.sock, self.theirs = tcp_pair()
-        narrow(self.sock, self.theirs)
-        self.notes = notes
-        self.peer = TlsPeer(self.theirs, ca.client())
-        self.loop: Any
-        self._asyncio = engine == "asyncio"
-        if self._asyncio:
-            self.loop = asyncio.SelectorEventLoop()
-            connect = self.loop.connect_accepted_socket(lambda: notes, self.sock, ssl=context)
-            self._connecting = self.loop.create_task(connect)
+        ours, theirs = tcp_pair()
+        narrow(ours, theirs)
+        self.peer = TlsPeer(theirs, ca.client())
+        super().__init__(engine, notes, self.peer, theirs)
+        if self.on_asyncio:
+            connect = self.loop.connect_accepted_socket(lambda: notes, ours, ssl=context)
+            connecting = self.loop.create_task(connect)
         else:
-            self.loop = EventLoop()
             service = Service(self.loop, "test", lambda: notes)
             service.speak_tls(TlsServer(self.loop, context))
-            service.open(self.sock.detach(), ("192.0.2.7", 1))
+            service.open(ours.detach(), ("192.0.2.7", 1))
         self.until(lambda: self.peer.shake_hands() and notes.transport)
-        if self._asyncio:
-            self.until(self._connecting.done)
-
-    @property
-    def transport(self) -> Any:
-        return self.notes.transport
-
-    def turn(self) -> None:
-        if self._asyncio:
-            self.loop.call_soon(self.loop.stop)
-            self.loop.run_forever()
-        else:
-            loop_turn(self.loop)
-
-    def settle(self) -> None:
-        for _ in range(10):
-            self.turn()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            assert time.monotonic() < deadline, (self.notes.trace, self.peer.end)
-            self.turn()
-
-    def say(self, *facts: Any) -> None:
-        """Put something that both engines must agree on into the trace."""
-        self.notes.trace.append(("said", *facts))
-
-    def read_to_end(self) -> None:
-        self.until(self.peer.read)
-        self.say("peer got", len(self.peer.data), hash(bytes(self.peer.data)), self.peer.end)
-
-    def lost(self) -> None:
-        self.until(lambda: self.notes.lost)
-
-    def close(self) -> None:
-        if not self.notes.lost:
-            self.transport.abort()
-        self.settle()
-        self.theirs.close()
-        self.settle()
-        self.loop.close()
+        if self.on_asyncio:
+            self.until(connecting.done)
 
 
-SCRIPTS: list[Any] = []
-
-
-def script(**on: Callable[..., Any]) -> Callable[[Callable[[Stage], None]], Any]:
-    """Register a script; `on` are things to do inside callbacks."""
-
-    def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
-        SCRIPTS.append(pytest.param(function, on, id=function.__name__))
-        return function
-
-    return register
+SCRIPTS = Scripts()
+script = SCRIPTS.script
 
 
 @script(data_received=lambda p, data: p.transport.write(data.upper()))
@@ -166,10 +109,7 @@ def trace_of(
     engine: str, run: Callable[[Stage], None], on: Any, ca: Authority, context: ssl.SSLContext
 ) -> tuple[list[Any], list[Any]]:
     """Run the script on one engine; returns the calls, exceptions as their types, and the facts."""
-    with contextlib.closing(Stage(engine, Notes(**on), ca, context)) as stage:
-        run(stage)
-        trace = list(stage.notes.trace)
-    plain = [tuple(type(x) if isinstance(x, Exception) else x for x in entry) for entry in trace]
+    plain = perform(Stage(engine, Notes(**on), ca, context), run)
     calls = [entry for entry in plain if entry[0] != "said"]
     return calls, [entry for entry in plain if entry[0] == "said"]
 

@@ -5,18 +5,14 @@ So must the testing kit's, which is the same code over a kernel's part that is m
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from wiring import DEADLINE, Collected, Notes, narrow, reset, serve, tcp_pair, unix_pair
-from wiring import turn as loop_turn
+from stage import Scripts, SocketStage, Stage, perform
+from wiring import Collected, Notes, narrow, reset, serve, tcp_pair, unix_pair
 
-from epolld.net.loop import EventLoop
 from epolld.testing import Peer, connect
 
 BIG = bytes(range(256)) * 4096  # 1 MiB: more than the narrowed buffers and any water mark
@@ -56,15 +52,13 @@ class MemorySocket:
         return "192.0.2.2", 1688
 
 
-class MemoryStage:
-    """As Stage, with the testing kit for an engine."""
+class MemoryStage(Stage):
+    """One with the testing kit for an engine."""
 
-    def __init__(self, protocol: Notes) -> None:
-        self.kit = connect(lambda: protocol, window=65536)
+    def __init__(self, notes: Notes) -> None:
+        self.kit = connect(lambda: notes, window=65536)
         self.peer = MemorySocket(self.kit)
-        self.notes = protocol
-        self.got = Collected(self.peer)  # type: ignore[arg-type]
-        self.transport = self.kit.transport
+        super().__init__(notes, Collected(self.peer))  # type: ignore[arg-type]
 
     def turn(self) -> None:
         self.kit.advance(0)
@@ -77,98 +71,33 @@ class MemoryStage:
         self.turn()
 
 
-class Stage:
-    """A connection on one of the two engines: its protocol's notes, its peer, and turns."""
+class PlainStage(SocketStage):
+    """One over a socket as it is."""
 
-    def __init__(self, engine: str, protocol: Notes, pair: Callable[..., Any]) -> None:
-        self.sock, self.peer = pair()
-        narrow(self.sock, self.peer)
-        self.notes = protocol
-        self.got = Collected(self.peer)
-        self.loop: Any
-        if engine == "asyncio":
-            self.loop = asyncio.SelectorEventLoop()
-            self.loop.run_until_complete(
-                self.loop.connect_accepted_socket(lambda: protocol, self.sock)
-            )
+    def __init__(self, engine: str, notes: Notes, pair: Callable[..., Any]) -> None:
+        ours, self.peer = pair()
+        narrow(ours, self.peer)
+        super().__init__(engine, notes, Collected(self.peer), self.peer)
+        if self.on_asyncio:
+            self.loop.run_until_complete(self.loop.connect_accepted_socket(lambda: notes, ours))
         else:
-            self.loop = EventLoop()
-            serve(self.loop, self.sock, protocol)
-        self.transport = protocol.transport
-        self._asyncio = engine == "asyncio"
-
-    def turn(self) -> None:
-        if self._asyncio:
-            self.loop.call_soon(self.loop.stop)
-            self.loop.run_forever()
-        else:
-            loop_turn(self.loop)
-
-    def settle(self) -> None:
-        for _ in range(10):
-            self.turn()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            assert time.monotonic() < deadline, self.notes.trace
-            self.turn()
-
-    def say(self, *facts: Any) -> None:
-        """Put something that both engines must agree on into the trace."""
-        self.notes.trace.append(("said", *facts))
-
-    def refused(self, function: Callable[[], object]) -> None:
-        """Note which exception `function` raises."""
-        try:
-            function()
-        except Exception as exc:
-            self.say(type(exc).__name__)
-        else:
-            self.say("accepted")
+            serve(self.loop, ours, notes)
 
     def reset(self) -> None:
         """The peer breaks off."""
         reset(self.peer)
 
-    def read_to_end(self) -> None:
-        self.until(self.got.read)
-        self.say("peer got", len(self.got.data), hash(bytes(self.got.data)), self.got.end)
-
-    def lost(self) -> None:
-        self.until(lambda: self.notes.lost)
-
-    def close(self) -> None:
-        if not self.notes.lost:
-            self.transport.abort()
-        self.settle()
-        self.peer.close()
-        self.loop.close()
-
 
 def trace_of(engine: str, script: Callable[[Stage], None], pair: Any, on: Any) -> list[Any]:
-    """Run `script` on one engine; returns the trace with exceptions as their types."""
-    stage: Any
-    if engine == "memory":
-        stage = type("Memory", (MemoryStage, Stage), {})(Notes(**on))
-    else:
-        stage = Stage(engine, Notes(**on), pair)
-    with contextlib.closing(stage):
-        script(stage)
-    return [tuple(type(x) if isinstance(x, Exception) else x for x in e) for e in stage.notes.trace]
+    """Run `script` on one engine."""
+    notes = Notes(**on)
+    return perform(
+        MemoryStage(notes) if engine == "memory" else PlainStage(engine, notes, pair), script
+    )
 
 
-SCRIPTS: list[Any] = []
-
-
-def script(**on: Callable[..., Any]) -> Callable[[Callable[[Stage], None]], Any]:
-    """Register a script; `on` are things to do inside callbacks."""
-
-    def register(function: Callable[[Stage], None]) -> Callable[[Stage], None]:
-        SCRIPTS.append(pytest.param(function, on, id=function.__name__))
-        return function
-
-    return register
+SCRIPTS = Scripts()
+script = SCRIPTS.script
 
 
 @script(data_received=lambda p, data: p.transport.write(data.upper()))
