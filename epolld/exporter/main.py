@@ -23,7 +23,7 @@ from epolld.config import METRICS
 from epolld.errors import EpolldError, ExitCode
 from epolld.exporter import snapshot
 from epolld.exporter.pages import Answer, Http, plain
-from epolld.host import confinement, proctitle
+from epolld.host import privileges, proctitle
 from epolld.host.generation import Assignment
 from epolld.host.signals import SignalQueue
 from epolld.net.acceptor import Gate
@@ -108,7 +108,10 @@ class Exporter:
         logging = generation.config.logging
         logs.configure(logging.level, logging.target, logging.format, logging.file)
         faulthandler.enable(logs.output_fd(), all_threads=True)
-        confinement.become(generation.identity)
+        # Not the capability that the unit gives: without it, the unit's ProtectProc=invisible hides
+        # the master, which has it, and with the master its figures.
+        if generation.identity is not None:
+            privileges.drop(generation.identity)
         from epolld.exporter import families  # noqa: F401  prometheus-client, before it is needed
 
         self._loop.register(self._channel.fileno(), select.EPOLLIN, self._on_channel)

@@ -2,9 +2,8 @@
 
     limits of the kernel → user and capabilities → (user code is imported) → root directory
 
-The exporter, which runs none, gives up user and capabilities alone. What is not configured costs
-nothing; but capabilities that nobody asked for are dropped in any case, such as those that systemd
-gives a master which binds ports below 1024.
+What is not configured costs nothing; but capabilities that nobody asked for are dropped in any
+case, such as those that systemd gives a master which binds ports below 1024.
 """
 
 from __future__ import annotations
@@ -42,7 +41,10 @@ def confine(config: Config, identity: Identity | None) -> None:
     master = config.master
     chroot = master.chroot is not None and os.geteuid() == 0
     if identity is None or identity.uid == 0:
-        become(identity, master.capabilities)
+        if identity is not None:
+            privileges.drop(identity)
+        if os.geteuid() != 0 and _has_capabilities():
+            _limit(master.capabilities)
         return
     if not master.capabilities and not chroot:
         privileges.drop(identity)  # the kernel drops all
@@ -54,14 +56,6 @@ def confine(config: Config, identity: Identity | None) -> None:
     capabilities.keep_over_setuid()
     privileges.drop(identity)
     capabilities.limit(capabilities.mask_of(kept))
-
-
-def become(identity: Identity | None, kept: Iterable[str] = ()) -> None:
-    """Take on the identity; not root then, have no capability but `kept`. Raises PrivilegeError."""
-    if identity is not None:
-        privileges.drop(identity)
-    if os.geteuid() != 0 and _has_capabilities():
-        _limit(kept)
 
 
 def enter_root(config: Config, started_as_root: bool) -> None:
