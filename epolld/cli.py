@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from epolld import __version__
+from epolld.commandline import Parser
 from epolld.errors import ConfigError, EpolldError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -42,14 +43,6 @@ exit codes:
   77  cannot become the configured user or group
   78  the configuration has problems
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with the documented exit code."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:

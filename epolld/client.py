@@ -4,7 +4,6 @@ Works with every service on a stream socket, ours or not. It knows no protocol: 
 answer is, nobody can tell in general, so `show_answer` states the rule by which it guesses.
 """
 
-import argparse
 import codecs
 import contextlib
 import io
@@ -13,10 +12,10 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from typing import NoReturn
 
 from epolld import __version__
 from epolld.address import Address, FdAddress, UnixAddress, parse_address
+from epolld.commandline import Parser
 from epolld.errors import EpolldError, ExitCode, UsageError
 from epolld.units import format_duration, parse_duration
 
@@ -258,14 +257,6 @@ def write_raw(data: bytes) -> None:
 def complain(message: str) -> None:
     """Tell the user on standard error."""
     print(f"epolld-client: {message}", file=sys.stderr, flush=True)
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors end with the exit code of the other commands."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def prepare_standard_streams() -> None:

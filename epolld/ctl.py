@@ -11,9 +11,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from epolld import __version__, units
+from epolld.commandline import Parser
 from epolld.console import completion, conversation, tables
 from epolld.console.conversation import ControlError, Daemon, ExitCode
 
@@ -32,14 +33,6 @@ exit codes:
 """
 
 Act = Callable[[Daemon, argparse.Namespace], None]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with the documented exit code."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:

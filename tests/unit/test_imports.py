@@ -32,6 +32,7 @@ LEAVES = {
     "channel",
     "networks",
     "clientcounts",
+    "commandline",
 }
 BUILT_ON = LEAVES | {"config", "host", "net"}
 
