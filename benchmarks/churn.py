@@ -2,7 +2,8 @@
 
 `churn.py PORT SHORT LONG`: SHORT clients connect, ask, check and close in a loop; LONG ones
 ask again and again over one connection. It prints `running` once each has had an answer, goes
-on until a line comes on stdin, and prints one JSON object: how often what happened.
+on until a line comes on stdin, and prints one JSON object: how often what happened, and the answers
+of each tenth of a second from `began` on, which is a time of the monotonic clock.
 
 An end of stream where no request is under way is a goodbye, not an error: HTTP's keep-alive
 clients, too, must live with it. The client then connects anew.
@@ -18,6 +19,7 @@ import threading
 import time
 
 TIMEOUT = 10.0  # seconds for an answer
+EVERY = 0.1  # seconds in which answers are counted together
 PAUSE = 0.001  # seconds between requests, so that clients meet a reload in every state
 
 
@@ -27,6 +29,8 @@ class Clients:
     def __init__(self, port: int) -> None:
         self.port = port
         self.tally: collections.Counter[str] = collections.Counter()
+        self.began = time.monotonic()
+        self.course: collections.Counter[int] = collections.Counter()  # answers, by tenth
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.answered = threading.Semaphore(0)
@@ -96,16 +100,22 @@ class Clients:
             return False
         right = answer == request.upper()
         self.count("messages" if right else "wrong")
+        with self.lock:
+            self.course[int((time.monotonic() - self.began) / EVERY)] += 1
         return right
 
     def said_goodbye(self, connection: socket.socket) -> bool:
         """Whether the server has ended the stream while nothing was asked."""
+        # With a timeout Python waits for something to read, whatever the flags are.
+        connection.settimeout(0)
         try:
-            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return connection.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
             return False
         except OSError:
             return False  # ask() will meet it and count it
+        finally:
+            connection.settimeout(TIMEOUT)
 
 
 def _kind(error: OSError) -> str:
@@ -132,7 +142,11 @@ def main() -> None:
     for thread in threads:
         thread.join()
     names = ("messages", "goodbye", "refused", "reset", "early_end", "wrong", "timeout", "other")
-    print(json.dumps({name: clients.tally[name] for name in names}), flush=True)
+    report: dict[str, object] = {name: clients.tally[name] for name in names}
+    whole = max(clients.course, default=0)  # the last tenth is not
+    course = [clients.course[number] for number in range(whole)]
+    report |= {"began": clients.began, "every": EVERY, "course": course}
+    print(json.dumps(report), flush=True)
     sys.stdin.readline()
 
 

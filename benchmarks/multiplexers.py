@@ -6,7 +6,8 @@ The servers are those of examples/epoll, and epolld. Each holds 10 to 15,000 con
 ten ask again and again and the others are silent; then as many that all ask. What a message costs
 is the CPU time of the server's processes. Beside it the bare calls: one wait in which one of N
 descriptors is ready.
-Writes docs/pictures/multiplexers.{png,svg} and multiplexers.json beside this file.
+Writes docs/pictures/multiplexers.{png,svg}, multiplexers.json beside this file, and the tables of
+docs/epoll.md. It is also the measure `multiplexers` of scripts/bench.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
+import re
 import select
 import statistics
 import sys
@@ -24,12 +27,14 @@ from typing import Any
 import loads
 import pictures
 import processes
+import progress
 import servers
 
 ASKING = 10  # connections that ask while the others are silent
 SIZES = (10, 100, 1_000, 5_000, 15_000)
 SELECT_LIMIT = 1_024  # descriptors; FD_SETSIZE
 MESSAGES, WARMUP = 5_000, 1_000
+TIMEOUT = 60  # seconds for an answer: poll accepts 15,000 one by one, each after a scan of all
 ENOUGH = 0.01  # seconds of calls that are measured as one
 
 # The name of each server's file in examples/epoll without `upper_`, and what the page calls it.
@@ -42,6 +47,7 @@ SERVERS = {
     "epolld": "epolld",
 }
 DATA = servers.HERE / "multiplexers.json"
+PAGE = servers.ROOT / "docs/epoll.md"
 
 Curves = dict[str, dict[int, float]]  # µs by number of sockets, by server or call
 
@@ -50,12 +56,13 @@ def measure_servers(rounds: int) -> tuple[Curves, Curves]:
     """CPU µs a message, the median of the rounds: while ten ask, and while all do."""
     few: dict[str, dict[int, list[float]]] = {name: {} for name in SERVERS}
     many: dict[str, dict[int, list[float]]] = {name: {} for name in SERVERS}
-    for _ in range(rounds):
-        for name in SERVERS:
+    for number in progress.rounds(rounds):
+        for name in random.sample(list(SERVERS), len(SERVERS)):
             with servers.running(name) as server:
                 for size in SIZES:
                     if name == "select" and size > SELECT_LIMIT:
                         continue
+                    progress.show(f"round {number + 1} of {rounds}: {name}, {size:,} sockets")
                     few[name].setdefault(size, []).append(_cost(server, ASKING, size - ASKING))
                     if size < SIZES[-1]:
                         many[name].setdefault(size, []).append(_cost(server, size, 0))
@@ -77,6 +84,7 @@ def _cost(server: servers.Server, asking: int, silent: int) -> float:
         idle=silent,
         messages=max(messages, 2 * asking),
         warmup=max(WARMUP, 2 * asking),
+        timeout=TIMEOUT,
     ) as load:
         family = processes.family(server.pid)
         before = processes.cpu_time(family)
@@ -174,6 +182,23 @@ def table(curves: Curves) -> str:
     return "\n".join(lines)
 
 
+def show(page: str, few: Curves) -> str:
+    """The page with these figures: the table that is behind `<!-- multiplexers -->`."""
+    return re.sub(
+        r"(?<=<!-- multiplexers -->\n)(\|.*\n)+", lambda _: table(few) + "\n", page, count=1
+    )
+
+
+def run(rounds: int) -> tuple[Curves, Curves, Curves]:
+    """Measure, draw, and write data and page; on the core of the load."""
+    calls = measure_calls()
+    few, many = measure_servers(rounds)
+    DATA.write_text(json.dumps({"few": few, "many": many, "calls": calls}, indent=1) + "\n")
+    PAGE.write_text(show(PAGE.read_text(), few))
+    draw(few, many, calls)
+    return few, many, calls
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description="Draws the pictures of docs/epoll.md.")
     parser.add_argument("--quick", action="store_true", help="one round")
@@ -181,10 +206,7 @@ def main(arguments: Sequence[str]) -> None:
     servers.raise_descriptor_limit()
     servers.build()
     with servers.pinned(servers.LOAD_CORE):
-        calls = measure_calls()
-        few, many = measure_servers(1 if quick else 3)
-    DATA.write_text(json.dumps({"few": few, "many": many, "calls": calls}, indent=1) + "\n")
-    draw(few, many, calls)
+        few, many, _ = run(1 if quick else 3)
     print(table(few), table(many), sep="\n\n")
 
 

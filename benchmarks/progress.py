@@ -1,16 +1,21 @@
 """One line on the terminal: how far the benchmarks are, what is measured, how long it will take.
 
-How long a measure takes is known from experience; the line moves on by the clock within one.
+How long a measure takes is known from experience; the line moves on by the clock within one. A
+measure that takes much longer, as on a machine that others use, makes fewer rounds: so the whole
+keeps its time.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TextIO
 
 WIDTH = 24  # characters of the bar
+PATIENCE = 1.25  # times its seconds that a measure may take before it makes fewer rounds
+LEAST = 3  # rounds that are made in any case: a median of fewer is none
 
 
 class Progress:
@@ -41,6 +46,11 @@ class Progress:
         if self._live:
             print("\r\x1b[2K", end="", file=self._stream, flush=True)
 
+    def late(self, now: float) -> bool:
+        """Whether the measure has had all the time that it may take."""
+        allowed = PATIENCE * self._seconds.get(self._measure, math.inf)
+        return now - self._since > allowed
+
     def fraction(self, now: float) -> float:
         """How much of the whole is done, 0 to 1."""
         expected = self._seconds[self._measure]
@@ -63,3 +73,11 @@ current = Progress({})  # what `show` writes to; run.py puts the real one here
 def show(what: str) -> None:
     """This is what is done now."""
     current.show(what)
+
+
+def rounds(times: int, least: int = LEAST) -> Iterator[int]:
+    """The numbers of the rounds, from 0; after `least` no more than there is time for."""
+    for number in range(times):
+        if number >= least and current.late(time.monotonic()):
+            return
+        yield number

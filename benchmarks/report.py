@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-FEW_BARS = 5  # of one measure that are all listed in the overview
+NARROW = 0.04  # whole runs of one and the same differ by this share, where a bar is a ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Bar:
     limit: float
     unit: str = ""
     below: bool = False
+    spread: str = ""  # of the rounds, in words
+    detail: bool = False  # in the overview only if it is missed
 
     @property
     def met(self) -> bool:
@@ -39,11 +41,17 @@ class Bar:
         return f"{'<' if self.below else '≤'} {self.limit:,g} {self.unit}".strip()
 
     @property
+    def narrow(self) -> bool:
+        """Whether another run may well say the opposite."""
+        return self.unit == "times" and abs(self.value - self.limit) <= NARROW * self.limit
+
+    @property
     def verdict(self) -> str:
-        return "met" if self.met else "**NOT MET**"
+        return ("met" if self.met else "**NOT MET**") + (", narrowly" if self.narrow else "")
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.figure} (bar {self.bound}): {self.verdict}"
+        spread = f"; {self.spread}" if self.spread else ""
+        return f"{self.what}: {self.figure} (bar {self.bound}{spread}): {self.verdict}"
 
 
 @dataclass(slots=True)
@@ -58,7 +66,8 @@ class Result:
     raw: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # below the table
     about: str = ""  # what it is about, above the table
-    charts: list[dict[str, Any]] = field(default_factory=list)  # see bars_chart, lines_chart
+    charts: list[dict[str, Any]] = field(default_factory=list)  # see bars_chart and its neighbours
+    pictures: list[str] = field(default_factory=list)  # drawn by others, in docs/pictures
     facts: dict[str, Any] = field(default_factory=dict)  # of the machine and the day
 
 
@@ -78,11 +87,14 @@ def machine(quick: bool, seconds: float, busy: float) -> dict[str, Any]:
     }
 
 
+Spread = tuple[float, float, float]  # median, lowest, highest
+
+
 def bars_chart(
-    title: str, unit: str, values: Mapping[str, tuple[float, float, float]]
+    title: str, unit: str, values: Mapping[str, Spread], limit: float | None = None
 ) -> dict[str, Any]:
-    """One bar for each: its median, and the lowest and highest as a whisker."""
-    return {"kind": "bars", "title": title, "unit": unit, "values": dict(values)}
+    """One bar for each: its median, and the lowest and highest as a whisker; `limit` as a line."""
+    return {"kind": "bars", "title": title, "unit": unit, "values": dict(values), "limit": limit}
 
 
 def lines_chart(
@@ -91,6 +103,34 @@ def lines_chart(
     """One line for each, from pairs of x and y."""
     pairs = {name: [[x, y] for x, y in line.items()] for name, line in lines.items()}
     return {"kind": "lines", "title": title, "unit": unit, "x_unit": x_unit, "values": pairs}
+
+
+def groups_chart(
+    title: str, unit: str, groups: Mapping[str, Mapping[str, float]], limit: float | None = None
+) -> dict[str, Any]:
+    """A few columns beside each other for each: the same parts in every group."""
+    values = {name: dict(parts) for name, parts in groups.items()}
+    return {"kind": "groups", "title": title, "unit": unit, "values": values, "limit": limit}
+
+
+def course_chart(
+    title: str,
+    unit: str,
+    points: Sequence[tuple[float, float]],
+    marks: Sequence[float] = (),
+    mark: str = "",
+    limit: float | None = None,
+) -> dict[str, Any]:
+    """A figure over the seconds of a run, and the moments at which something was done to it."""
+    return {
+        "kind": "course",
+        "title": title,
+        "unit": unit,
+        "values": [list(point) for point in points],
+        "marks": list(marks),
+        "mark": mark,
+        "limit": limit,
+    }
 
 
 def markdown(results: Sequence[Result], intro: str) -> str:
@@ -105,6 +145,7 @@ def section(result: Result) -> str:
         f"## {result.title}",
         result.about.strip(),
         f"![{result.title}](pictures/{name}.svg)" if result.charts else "",
+        *(f"![{result.title}, {each}](pictures/{each}.svg)" for each in result.pictures),
         _table(result.columns, result.rows) if result.rows else "",
         "\n".join(result.notes),
         "\n".join(f"* {bar}" for bar in result.bars),
@@ -128,18 +169,26 @@ def summary(result: Result) -> str:
 
 
 def _bars(results: Sequence[Result]) -> str:
-    """What epolld promises, all at once; many that are met are one line."""
+    """What epolld promises, all at once: first how many are met, and which are not."""
+    every = [bar for result in results for bar in result.bars]
+    if not every:
+        return ""
+    missed = [bar for bar in every if not bar.met]
+    told = f"{len(every)} bars, of which {len(every) - len(missed)} are met"
+    told += f" and {len(missed)} are **not**." if missed else "."
+    told += (
+        f" *Narrowly*: by less than {NARROW:.0%}, which is what whole runs of one and the same "
+        "differ by; another run may say the opposite."
+    )
     rows = []
     for result in results:
         link = f"[{result.title}](#{anchor(result.title)})"
-        shown = (
-            result.bars if len(result.bars) <= FEW_BARS else [b for b in result.bars if not b.met]
-        )
-        rows += [(link, bar.what, bar.figure, bar.bound, bar.verdict) for bar in shown]
+        shown = [bar for bar in result.bars if not (bar.detail and bar.met)]
+        rows += [(link, bar.what, bar.figure, bar.spread, bar.bound, bar.verdict) for bar in shown]
         if more := len(result.bars) - len(shown):
-            rows.append((link, f"{more} bars, told below", "", "", "met"))
-    columns = ("measure", "what", "measured", "bar", "")
-    return "## The bars\n\n" + _table(columns, rows) if rows else ""
+            rows.append((link, f"{more} more, told below", "", "", "", "met"))
+    columns = ("measure", "what", "measured", "of the rounds", "bar", "")
+    return "\n\n".join(("## The bars", told, _table(columns, rows)))
 
 
 def anchor(title: str) -> str:

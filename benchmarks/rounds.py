@@ -63,15 +63,26 @@ def alternate(
     seldom: int,
     work: Callable[[servers.Server], Cost],
 ) -> Costs:
-    """All rounds. Who has no bar takes part in every `seldom`-th, beginning with the first."""
+    """All rounds. Who has no bar takes part in every `seldom`-th, beginning with the first.
+
+    A peer that fails once is in none of them: a figure over failures is worth nothing.
+    """
     costs: Costs = {name: [] for name in names}
-    for number in range(rounds):
+    for number in progress.rounds(rounds):
         here = [name for name in names if name in servers.RIVALS or number % seldom == 0]
         for name in random.sample(here, len(here)):
+            if name in servers.failed:
+                continue
             progress.show(f"round {number + 1} of {rounds}: {servers.EVERYONE[name]}")
-            with servers.running(name) as server:
+            with servers.excused(name), servers.running(name) as server:
                 costs[name].append(work(server))
-    return costs
+    return {name: found for name, found in costs.items() if name not in servers.failed}
+
+
+def made(costs: Mapping[str, Sequence[object]]) -> str:
+    """How many rounds there were, for the text above the table."""
+    number = max(map(len, costs.values()), default=0)
+    return f"{number} round{'' if number == 1 else 's'}"
 
 
 def median(found: Sequence[Cost], figure: str) -> str:
@@ -110,4 +121,4 @@ def ratio_bars(
             pairs = stats.ratios(*([each.cpu for each in costs[name]] for name in ("epolld", peer)))
             found = stats.summarize(pairs)
             text = f"{what}, epolld to {servers.EVERYONE[peer]}"
-            result.bars.append(Bar(text, found.median, limit, "times"))
+            result.bars.append(Bar(text, found.median, limit, "times", spread=found.spread))

@@ -1,8 +1,10 @@
 """Measures epolld beside its peers: results.json, docs/benchmarks.md and its pictures.
 
-    scripts/bench [--only MEASURE ...] [--servers NAME ...] [--quick]
+    scripts/bench [--only MEASURE ...] [--servers NAME ...] [--quick] [--redraw]
 
-The server runs on one core and the load on the other. Exit status 1: a bar was not met.
+The server runs on one core and the load on the other. What is measured is written at once, so
+nothing is lost when a later measure fails or the run is interrupted. Exit status 1: a bar was not
+met, or a measure failed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +41,7 @@ from measures import (
     lines,
     memory,
     message,
+    multiplexers,
     reload,
     scrapes,
     startup,
@@ -57,27 +61,31 @@ class Measure:
     measure: Callable[[Sequence[str], bool], report.Result]
     seconds: int
     quick: int
+    peers: Sequence[str] = ()  # whom it would measure, so that who is not here is named
 
+
+EVERYBODY = tuple(servers.EVERYONE)
+CROWDED = tuple(name for name in EVERYBODY if name not in servers.ONE_EACH)
 
 # In the order of the page.
 MEASURES = {
-    "message": Measure(message.measure, 70, 18),
-    "sizes": Measure(message.measure_sizes, 50, 30),
-    "lines": Measure(lines.measure, 35, 11),
+    "message": Measure(message.measure, 70, 18, EVERYBODY),
+    "sizes": Measure(message.measure_sizes, 50, 30, EVERYBODY),
+    "lines": Measure(lines.measure, 35, 11, ("uvloop", "twisted")),
     "coroutines": Measure(coroutines.measure, 45, 15),
     "keyvalue": Measure(keyvalue.measure, 25, 15),
-    "tls": Measure(tls.measure, 40, 25),
-    "connect": Measure(connect.measure, 50, 18),
-    "idle": Measure(idle.measure, 60, 40),
-    "greedy": Measure(greedy.measure, 30, 10),
+    "tls": Measure(tls.measure, 40, 25, ("uvloop",)),
+    "connect": Measure(connect.measure, 50, 18, EVERYBODY),
+    "idle": Measure(idle.measure, 60, 40, EVERYBODY),
+    "greedy": Measure(greedy.measure, 30, 10, CROWDED),
     "limits": Measure(limits.measure, 25, 10),
     "flood": Measure(hostile.measure_flood, 17, 12),
     "unread": Measure(hostile.measure_unread, 2, 2),
-    "instructions": Measure(instructions.measure, 60, 40),
+    "instructions": Measure(instructions.measure, 60, 40, instructions.COUNTED),
     "workers": Measure(workers.measure, 16, 3),
     "greeting": Measure(greeting.measure, 10, 1),
-    "memory": Measure(memory.measure, 60, 21),
-    "startup": Measure(startup.measure, 12, 5),
+    "memory": Measure(memory.measure, 60, 21, CROWDED),
+    "startup": Measure(startup.measure, 12, 5, EVERYBODY),
     "accepts": Measure(accepts.measure, 25, 5),
     "reload": Measure(reload.measure, 40, 25),
     "control": Measure(control.measure, 12, 8),
@@ -85,69 +93,142 @@ MEASURES = {
     "crowd": Measure(crowd.measure, 32, 15),
     "check": Measure(check.measure, 18, 10),
     "scrapes": Measure(scrapes.measure, 60, 30),
+    "multiplexers": Measure(multiplexers.measure, 60, 20),
 }
 
 
 def main() -> int:
     arguments = _parse()
+    pictures.import_pyplot()  # before the work, not after it
+    if arguments.redraw:
+        return _redraw()
     if (os.cpu_count() or 1) < 2:
         print("needs two cores: one for the server, one for the load", file=sys.stderr)
         return 2
-    pictures.import_pyplot()  # before the work, not after it
     servers.raise_descriptor_limit()
     servers.build()
-    names = [name for name in servers.available() if name in arguments.servers]
+    missing = servers.missing()
+    for name, why in missing.items():
+        print(f"left out: {servers.EVERYONE[name]}: {why}", file=sys.stderr)
+    names = [name for name in EVERYBODY if name in arguments.servers and name not in missing]
     quick = arguments.quick
     bar = progress.current = progress.Progress(
         {name: MEASURES[name].quick if quick else MEASURES[name].seconds for name in arguments.only}
     )
-    met = True
+    verdicts: dict[str, str] = {}
+    began = time.monotonic()
     with servers.pinned(servers.LOAD_CORE):
         for name in arguments.only:
             bar.begin(name)
-            began, busy = time.monotonic(), os.getloadavg()[0]
             try:
-                if name == "crowd" and arguments.connections:
-                    result = crowd.gather(arguments.connections, _raw("crowd"))
-                else:
-                    result = MEASURES[name].measure(names, quick)
-            except servers.BenchmarkError as error:
+                result = _measure(name, names, arguments, missing)
+                _keep(result)
+                charts.draw(result)
                 bar.clear()
-                print(f"{name} FAILED: {error}", file=sys.stderr)
-                met = False
-                continue  # the page keeps what was measured before
-            result.facts = report.machine(quick, time.monotonic() - began, busy)
-            met = met and all(each.met for each in result.bars)
-            _keep(result)
-            bar.clear()
-            print(report.summary(result), end="\n\n", flush=True)
-    return 0 if met else 1
+                print(report.summary(result), end="\n\n", flush=True)
+                verdicts[name] = _verdict(result)
+            except KeyboardInterrupt:
+                bar.clear()
+                print("interrupted; what was measured is written", file=sys.stderr)
+                return 130
+            except Exception as error:  # the others are measured all the same
+                bar.clear()
+                known = isinstance(error, servers.BenchmarkError)
+                print("" if known else traceback.format_exc(), file=sys.stderr)
+                verdicts[name] = f"FAILED: {_first_line(error)}"
+                print(f"{name} {verdicts[name]}", file=sys.stderr)
+                _keep_failure(name, _first_line(error))
+    took = time.monotonic() - began
+    print(f"{len(verdicts)} measures in {took // 60:.0f} min {took % 60:.0f} s")
+    for name, verdict in verdicts.items():
+        print(f"{name:14}{verdict}")
+    return 0 if all(verdict == "met" for verdict in verdicts.values()) else 1
+
+
+def _measure(
+    name: str, names: Sequence[str], arguments: argparse.Namespace, missing: dict[str, str]
+) -> report.Result:
+    """One measure, with the facts of the machine and who was left out."""
+    began, busy = time.monotonic(), os.getloadavg()[0]
+    servers.failed.clear()
+    if name == "crowd" and arguments.connections:
+        result = crowd.gather(arguments.connections)
+    else:
+        result = MEASURES[name].measure(names, arguments.quick)
+    if name == "crowd":
+        result = crowd.beside(result, _raw(name))
+    result.facts = report.machine(arguments.quick, time.monotonic() - began, busy)
+    absent = {peer: missing[peer] for peer in MEASURES[name].peers if peer in missing}
+    for peer, why in {**absent, **servers.failed}.items():
+        result.notes.append(f"* Left out: {servers.EVERYONE.get(peer, peer)}: {why}.")
+    return result
+
+
+def _verdict(result: report.Result) -> str:
+    missed = [bar for bar in result.bars if not bar.met]
+    return "; ".join(map(str, missed)).replace("*", "") or "met"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures epolld beside its peers.")
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
-    parser.add_argument(
-        "--servers", nargs="+", choices=servers.EVERYONE, default=list(servers.EVERYONE)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measures epolld beside its peers."
     )
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--servers", nargs="+", choices=EVERYBODY, default=list(EVERYBODY))
     parser.add_argument("--connections", type=int, help="of the measure `crowd`", metavar="N")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument(
+        "--redraw", action="store_true", help="page and pictures anew, of what was measured before"
+    )
     return parser.parse_args()
+
+
+def _results() -> list[report.Result]:
+    """The last result of every measure, from whichever run."""
+    return report.from_json(DATA.read_text()) if DATA.exists() else []
 
 
 def _raw(name: str) -> dict[str, Any]:
     """The raw figures of a measure's last result."""
-    old = report.from_json(DATA.read_text()) if DATA.exists() else []
-    return next((result.raw for result in old if result.name == name), {})
+    return next((result.raw for result in _results() if result.name == name), {})
 
 
 def _keep(result: report.Result) -> None:
-    """Data, page and picture hold the last result of every measure, from whichever run."""
-    old = report.from_json(DATA.read_text()) if DATA.exists() else []
-    results = report.merge(old, [result], list(MEASURES))
-    DATA.write_text(report.to_json(results))
-    PAGE.write_text(report.markdown(results, INTRO.read_text()))
-    charts.draw(result)
+    """Add the result to data and page."""
+    _write(report.merge(_results(), [result], list(MEASURES)))
+
+
+def _keep_failure(name: str, why: str) -> None:
+    """The last result stays, and says that a newer run failed."""
+    results = _results()
+    for result in results:
+        if result.name == name:
+            today = time.strftime("%Y-%m-%d", time.gmtime())
+            result.facts["a newer run failed"] = f"{today}: {why}"
+    _write(results)
+
+
+def _redraw() -> int:
+    results = report.merge(_results(), [], list(MEASURES))
+    _write(results)
+    for result in results:
+        charts.draw(result)
+    return 0
+
+
+def _write(results: Sequence[report.Result]) -> None:
+    """Data and page, whole at every moment: an interrupted run loses nothing."""
+    for path, text in (
+        (DATA, report.to_json(results)),
+        (PAGE, report.markdown(results, INTRO.read_text())),
+    ):
+        new = path.with_name(f".{path.name}.new")
+        new.write_text(text)
+        new.replace(path)
 
 
 if __name__ == "__main__":

@@ -152,19 +152,35 @@ def build() -> None:
             environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOPROXY": "off"}
             environment["CGO_ENABLED"] = "0"
             command = ["go", "build", "-o", str(BIN / "upper_go"), "."]
-            subprocess.run(command, cwd=main.parent, env=environment, check=True)
+            # Without it the peer is missing, and the others are not.
+            subprocess.run(command, cwd=main.parent, env=environment, check=False)
 
 
-def available() -> tuple[str, ...]:
-    """The servers that this machine can run; the others are left out of the tables."""
-    missing = {"go"} if not (BIN / "upper_go").exists() else set()
+def missing() -> dict[str, str]:
+    """The servers that this machine cannot run, and why; they are left out of the tables."""
+    found = {} if (BIN / "upper_go").exists() else {"go": "no Go here, or it did not compile"}
     for name in ("uvloop", "gevent", "twisted", "tornado", "trio"):
         if not installed(name):
-            missing |= {name, f"{name}_streams"}
+            for each in {name, f"{name}_streams"} & set(EVERYONE):
+                found[each] = f"no {name} in this Python"
     probe = ["perl", "-MNet::Server::PreFork", "-e", "1"]
     if not shutil.which("perl") or subprocess.run(probe, capture_output=True).returncode:
-        missing.add("perl")
-    return tuple(name for name in EVERYONE if name not in missing)
+        found["perl"] = "no perl here, or no Net::Server"
+    return found
+
+
+failed: dict[str, str] = {}  # peers that failed in the measure that is made now, and why
+
+
+@contextlib.contextmanager
+def excused(name: str) -> Iterator[None]:
+    """A peer that fails inside is left out of the measure, and told; epolld is not excused."""
+    try:
+        yield
+    except (BenchmarkError, OSError) as error:
+        if name == "epolld":
+            raise
+        failed[name] = str(error).splitlines()[0]
 
 
 def installed(module: str) -> bool:

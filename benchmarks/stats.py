@@ -19,6 +19,13 @@ class Summary:
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
+    @property
+    def spread(self) -> str:
+        """The lowest and the highest, and of how many; nothing of a single one."""
+        if self.rounds == 1:
+            return "1 round"
+        return f"{self.low:.3g} to {self.high:.3g}, {self.rounds} rounds"
+
 
 def summarize(values: Sequence[float]) -> Summary:
     """Median and extremes. Raises ValueError if there are no values."""

@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 import loads
+import progress
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, groups_chart
 
 WORKERS, CONNECTIONS = 4, 1_000
 PACE_US = 1_000
@@ -30,17 +31,22 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     if "epolld" not in names:
         return result
     worst: dict[str, tuple[float, list[int]]] = {}
-    for _ in range(rounds):
+    for number in progress.rounds(rounds):
+        progress.show(f"round {number + 1} of {rounds}")
         for arrival, options in (("1 ms apart", {"pace_us": PACE_US}), ("burst", {"burst": True})):
             first, second = _spread(options)
             for title, counts in ((arrival, first), (f"{arrival}, after SIGKILL", second)):
                 found = (stats.imbalance(counts), counts)
                 worst[title] = max(worst.get(title, found), found)
+    groups = {}
     for title, (value, counts) in worst.items():
+        label = "\n".join((*title.split(", "), f"largest / mean {value:.3f}"))
+        groups[label] = {f"worker {number}": count for number, count in enumerate(counts)}
         result.rows.append((title, " ".join(map(str, counts)), f"{value:.3f}"))
         result.raw[title] = counts
         limit = 1.02 if title == "1 ms apart" else 1.10
         result.bars.append(Bar(f"{title}, largest / mean", value, limit))
+    result.charts.append(groups_chart("", "connections, in the worst round", groups))
     return result
 
 

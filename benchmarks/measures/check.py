@@ -13,7 +13,7 @@ import progress
 import rounds
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 PROTOCOL = "examples.keyvalue:KeyValue"
 PING, PONG = "*1\r\n$4\r\nPING\r\n", "+PONG\r\n"
@@ -30,21 +30,25 @@ def measure(_names: Sequence[str], quick: bool) -> Result:
         title="The load program itself",
         about="The same server, `examples/keyvalue.py`, and the same work, PING over "
         f"{rounds.CONNECTIONS} connections, by our load program and by redis-benchmark. If ours "
-        f"asked in another way, the server's CPU time would not be the same. {times} rounds.",
+        f"asked in another way, the server's CPU time would not be the same.",
         columns=("load", "server's CPU µs a command (spread)", "commands/s", "p50 µs"),
     )
     if shutil.which(THEIRS) is None:
         result.notes.append("No redis-benchmark here (apt install redis-tools).")
         return result
     found: dict[str, list[tuple[float, float, float]]] = {OURS: [], THEIRS: []}
-    for number in range(times):
+    for number in progress.rounds(times):
         for name in random.sample((OURS, THEIRS), 2):
             progress.show(f"round {number + 1} of {times}: {name}")
             with servers.running("epolld", protocol=PROTOCOL) as server:
                 found[name].append((_ours if name == OURS else _theirs)(server, commands))
+    chart = {}
     for name, each in found.items():
         cpu, rate, p50 = (stats.summarize(values) for values in zip(*each, strict=True))
         result.rows.append((name, str(cpu), f"{rate.median:,.0f}", f"{p50.median:,.0f}"))
+        chart[name] = (cpu.median, cpu.low, cpu.high)
+    result.about += f" {rounds.made(found)}."
+    result.charts.append(bars_chart("", "the server's CPU µs a command", chart))
     result.raw = dict(found)
     pairs = stats.ratios(*([cpu for cpu, _, _ in found[name]] for name in (OURS, THEIRS)))
     apart = abs(stats.summarize(pairs).median - 1)

@@ -27,7 +27,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         title="Connect, request, close",
         columns=rounds.COLUMNS,
         about=f"Each message of 64 bytes has a connection of its own; {rounds.CONNECTIONS} at a "
-        f"time. {times} rounds; who has no bar takes part in every tenth.",
+        f"time. {rounds.made(costs)}; who has no bar takes part in every tenth.",
     )
     rounds.fill(result, costs)
     rounds.ratio_bars(result, costs, LIMITS)

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import loads
+import progress
 import servers
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 CONNECTIONS, BUSY, THINK_US = 10_000, 20, 2_000
 STATUS_WITHIN, PAUSE_WITHIN = 50, 20  # ms: the bars
@@ -30,13 +31,16 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     """Both, with one worker and with four; the peers have nothing to ask."""
     result = Result(
         name="control",
-        title=f"{CONNECTIONS:,} connections, {BUSY} of them busy: `status`, and `connections` "
-        "while they are; median and worst",
+        title="The control socket amid a crowd",
+        about=f"{CONNECTIONS:,} connections, {BUSY} of them busy: how long `status` and the list, "
+        "`connections`, take, and what busy clients notice of a list. Median and worst.",
         columns=COLUMNS,
     )
     if "epolld" in names:
         for workers in (1, 4):
+            progress.show(f"{workers} workers")
             _measure(result, workers, 3 if quick else LISTS)
+        result.charts = _charts(result.raw)
     return result
 
 
@@ -64,7 +68,8 @@ def _measure(result: Result, workers: int, lists: int) -> None:
 
         without = _pauses(load, lists, lambda: time.sleep(0.2))
         status = [ask("status") for _ in range(STATUSES)]
-        assert all(count == CONNECTIONS for _, count in status), status
+        if {count for _, count in status} != {CONNECTIONS}:
+            raise servers.BenchmarkError(f"status counted {status[0][1]}, not {CONNECTIONS}")
         times, counts = [], []
 
         def list_all() -> None:
@@ -88,18 +93,42 @@ def _measure(result: Result, workers: int, lists: int) -> None:
             *map(_span, (quiet, paused, late)),
         )
     )
-    result.raw[f"{workers} workers"] = {
+    what = f"{workers} worker{'s' if workers > 1 else ''}"
+    result.raw[what] = {
         "status": took,
         "list": times,
         "quiet": quiet,
         "paused": paused,
         "late": late,
     }
-    what = f"{workers} worker{'s' if workers > 1 else ''}"
     result.bars += [
-        Bar(f"{what}: status, the slowest", max(took), STATUS_WITHIN, "ms"),
-        Bar(f"{what}: busy clients' longest pause during lists", max(paused), PAUSE_WITHIN, "ms"),
+        _bar(f"{what}: status, the slowest", took, STATUS_WITHIN),
+        _bar(f"{what}: busy clients' longest pause during lists", paused, PAUSE_WITHIN),
     ]
+
+
+def _bar(what: str, values: Sequence[float], limit: float) -> Bar:
+    """The worst is what counts; the median is told."""
+    middle = f"the worst; median {statistics.median(values):.3g}, {len(values)} times"
+    return Bar(what, max(values), limit, "ms", spread=middle)
+
+
+def _charts(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    """Answers, and pauses; a whisker ends at the worst."""
+    answers, pauses = {}, {}
+    for workers, found in raw.items():
+        answers[f"status, {workers}"] = _range(found["status"])
+        answers[f"list of all, {workers}"] = _range(found["list"])
+        pauses[f"no list, {workers}"] = _range(found["quiet"])
+        pauses[f"lists, {workers}"] = _range(found["paused"])
+    return [
+        bars_chart("Until the whole answer is there", "ms, median and worst", answers),
+        bars_chart("Longest pause of busy clients", "ms, median and worst", pauses, PAUSE_WITHIN),
+    ]
+
+
+def _range(values: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
 
 
 def _connected(server: servers.Server) -> socket.socket:

@@ -43,7 +43,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         title="Coroutines",
         columns=("work", "server", "CPU µs a message (spread)"),
         about=f"64 bytes, {rounds.CONNECTIONS} clients; the coroutine is the same function in "
-        f"epolld and under asyncio.start_server. {times} rounds.",
+        "epolld and under asyncio.start_server.",
     )
     if "epolld" not in names:
         return result
@@ -56,6 +56,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         warmup=500,
         sources=SOURCES,
     )
+    result.about += f" {rounds.made(stay)}, {rounds.made(connect)} of connect, request, close."
     for work, cpu in ((STAY, stay), (CONNECT, connect)):
         result.raw[work] = cpu
         spreads = {label: stats.summarize(found) for label, found in cpu.items()}
@@ -70,7 +71,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
 def _alternate(times: int, labels: Sequence[str], **options: object) -> dict[str, list[float]]:
     """CPU µs a message of each entrant, in rounds."""
     cpu: dict[str, list[float]] = {label: [] for label in labels}
-    for number in range(times):
+    for number in progress.rounds(times):
         for label in random.sample(labels, len(labels)):
             progress.show(f"round {number + 1} of {times}: {label}")
             name, protocol, more = ENTRANTS[label]
@@ -82,5 +83,6 @@ def _alternate(times: int, labels: Sequence[str], **options: object) -> dict[str
 def _bar(
     result: Result, work: str, cpu: dict[str, list[float]], which: str, base: str, limit: float
 ) -> None:
-    found = stats.summarize(stats.ratios(cpu[which], cpu[base])).median
-    result.bars.append(Bar(f"{work}: {which} to {base}", found, limit, "times"))
+    found = stats.summarize(stats.ratios(cpu[which], cpu[base]))
+    what = f"{work}: {which} to {base}"
+    result.bars.append(Bar(what, found.median, limit, "times", spread=found.spread))

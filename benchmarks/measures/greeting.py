@@ -9,7 +9,7 @@ import progress
 import rounds
 import servers
 import stats
-from report import Result
+from report import Result, bars_chart
 
 LINE = "a line for everybody\r\n"
 OPTIONS = '    options:\n      quotes: ["a line for everybody"]\n'
@@ -24,14 +24,14 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         columns=("server", "CPU µs (spread)", "user", "system", "connections/s", "p99 µs"),
         about="nginx's stream module has no answer to a message; what it can do by itself is "
         "`return` a line to everybody who connects. epolld's service `qotd` does the same. One "
-        f"worker each, {times} rounds.",
+        "worker each.",
     )
     here = ["epolld", "nginx"]
     if servers.nginx_stream() is None or "epolld" not in names:
         result.notes.append("No nginx with its stream module here.")
         return result
     costs: rounds.Costs = {name: [] for name in here}
-    for number in range(times):
+    for number in progress.rounds(times):
         for name in random.sample(here, len(here)):
             progress.show(f"round {number + 1} of {times}: {name}")
             with servers.running(name, protocol="qotd", options=OPTIONS) as server:
@@ -46,6 +46,8 @@ def measure(names: Sequence[str], quick: bool) -> Result:
                         sources=200,
                     )
                 )
+    result.about += f" {rounds.made(costs)}."
+    chart = {}
     for name, found in costs.items():
         cpu = stats.summarize([cost.cpu for cost in found])
         share = sum(cost.user for cost in found) / sum(cost.cpu for cost in found)
@@ -55,4 +57,6 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         split = (f"{cpu.median * share:.2f}", f"{cpu.median * (1 - share):.2f}")
         result.rows.append((name, str(cpu), *split, f"{rate:,.0f}", f"{p99:,.0f}"))
         result.raw[name] = [cost.cpu for cost in found]
+        chart[name] = (cpu.median, cpu.low, cpu.high)
+    result.charts.append(bars_chart("", "CPU µs a connection", chart))
     return result

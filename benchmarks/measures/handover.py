@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import loads
+import plot_reload
 import processes
+import progress
 import servers
-from report import Bar, Result
+from report import Bar, Result, Spread, bars_chart
 
 from measures import accidents
 
@@ -27,6 +29,7 @@ WORKERS, IDLE, BUSY, RATE = 4, 10_000, 50, 1_000
 THINK_US = 5_000  # between answer and request, for the load that leaves the processors room
 GONE_WITHIN, PAUSE_WITHIN = 1_000, 100  # ms: the bars
 CHANGE_WITHIN = 30.0  # seconds; a change that takes longer ends the measure
+PROMINENT = ("HUP", "USR2")  # whose bars are in the overview, met or not
 SETTLE = 0.3  # seconds after a change that still count as part of it
 RECYCLE = "  recycle_connections: 1500\n"
 RECYCLINGS = 4
@@ -92,7 +95,13 @@ def measure(names: Sequence[str], quick: bool) -> Result:
                 result.raw[f"{row.change}, {load}"] = row.__dict__
                 if row.change != "none":
                     result.bars += _bars(row)
+            result.charts += _charts(rows, f"Clients that {load}")
+        progress.show("processes that die")
         accidents.measure(result, quick)
+        if not quick:
+            progress.show("five reloads for a picture")
+            plot_reload.draw(*plot_reload.observe())
+    result.pictures.append("reload")
     result.notes.append(
         "* Both cores serve and load at once. `none`: the same load with nothing changing, for "
         "scale. `old gone`: from `reload done` (TTOU: from the signal; recycling: from the "
@@ -104,13 +113,35 @@ def measure(names: Sequence[str], quick: bool) -> Result:
 
 def _bars(row: Row) -> list[Bar]:
     what = f"{row.change}, busy clients {row.load}"
+    detail = row.change not in PROMINENT
+    pause, gone = f"{what}: longest pause", f"{what}: old gone"
     bars = [
-        Bar(f"{what}: failures", row.failures, 0),
-        Bar(f"{what}: longest pause", max(row.pause), PAUSE_WITHIN, "ms", below=True),
+        Bar(f"{what}: failures", row.failures, 0, detail=True),
+        Bar(pause, max(row.pause), PAUSE_WITHIN, "ms", True, _middle(row.pause), detail),
     ]
     if row.gone:
-        bars.append(Bar(f"{what}: old gone", max(row.gone), GONE_WITHIN, "ms"))
+        bars.append(Bar(gone, max(row.gone), GONE_WITHIN, "ms", False, _middle(row.gone), detail))
     return bars
+
+
+def _middle(values: Sequence[float]) -> str:
+    """The bar looks at the worst; this tells the median."""
+    return f"the worst; median {statistics.median(values):,.0f}, {len(values)} times"
+
+
+def _charts(rows: Sequence[Row], title: str) -> list[dict[str, Any]]:
+    """The longest pauses, and how soon the old were gone; a whisker ends at the worst."""
+    pauses = {row.change: _range(row.pause) for row in rows}
+    gone = {row.change: _range(row.gone) for row in rows if row.gone}
+    unit = "ms, median and worst"
+    return [
+        bars_chart(f"{title}: longest pause", unit, pauses, PAUSE_WITHIN),
+        bars_chart(f"{title}: old workers gone", unit, gone, GONE_WITHIN),
+    ]
+
+
+def _range(values: Sequence[float]) -> Spread:
+    return statistics.median(values), min(values), max(values)
 
 
 def _changes(result: Result, load_name: str, think: int, quick: bool) -> list[Row]:
@@ -130,6 +161,7 @@ def _changes(result: Result, load_name: str, think: int, quick: bool) -> list[Ro
             time.sleep(1)
             for change, times, act in plan:
                 row = Row(change, load_name)
+                progress.show(f"{change}, busy clients {load_name}")
                 for _ in range(times):
                     failed = _failures(load.report())
                     gone = act(server)
@@ -148,6 +180,7 @@ def _changes(result: Result, load_name: str, think: int, quick: bool) -> list[Ro
 def _recycling(load_name: str, think: int, quick: bool) -> Row:
     """A server whose workers are replaced again and again, as they have accepted enough."""
     row = Row("recycling", load_name)
+    progress.show(f"recycling, busy clients {load_name}")
     with (
         servers.running("epolld", workers=WORKERS, core=None, settings=RECYCLE) as server,
         loads.steady(server.port, idle=IDLE, busy=BUSY, rate=RATE, think_us=think) as load,

@@ -12,11 +12,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import progress
 import servers
-from report import Bar, Result
+from report import Bar, Result, bars_chart, course_chart
 
 SILENT, SLOW = 5_000, 5_000
 LIMIT = 10  # seconds, of a first byte and of a message
+P99_WITHIN = 50  # ms, of the new clients
 EVERY = 0.01  # seconds between two new clients
 MIB = 1 << 20
 
@@ -78,9 +80,11 @@ def measure_flood(_names: Sequence[str], quick: bool) -> Result:
         servers.running("epolld", protocol="hostile_protocols:Lines", options=service) as server,
     ):
         memory = Memory(server.workers()[0])
+        progress.show(f"{silent + slow:,} that say next to nothing")
         flood = _Flood(server.port, silent, slow)
-        latencies = flood.run()
+        course = flood.run()
         grown = memory.grown() / (silent + slow)
+    latencies = [latency for _, latency in course]
     p99 = sorted(latencies)[len(latencies) * 99 // 100] * 1000
     return Result(
         name="flood",
@@ -97,9 +101,17 @@ def measure_flood(_names: Sequence[str], quick: bool) -> Result:
                 f"{flood.last_end:.1f}",
             )
         ],
-        raw={"latencies": [round(each, 5) for each in latencies]},
+        raw={"course": [(round(when, 3), round(latency, 5)) for when, latency in course]},
+        charts=[
+            course_chart(
+                f"{silent + slow:,} hold the door, the last until {flood.last_end:.1f} s",
+                "a new client waits for its answer, ms",
+                [(round(when, 2), round(latency * 1000, 2)) for when, latency in course],
+                limit=P99_WITHIN,
+            )
+        ],
         bars=[
-            Bar("p99 of new clients", p99, 50, "ms", True),
+            Bar("p99 of new clients", p99, P99_WITHIN, "ms", True),
             Bar("memory for each", grown, 4096, "bytes"),
             Bar("all gone after", flood.last_end, LIMIT * 1.4, "s"),
         ],
@@ -124,9 +136,9 @@ class _Flood:
         self._begin = time.monotonic()
         self.last_end = 0.0
 
-    def run(self) -> list[float]:
-        """How long each new client waited for its answer, in seconds."""
-        latencies = []
+    def run(self) -> list[tuple[float, float]]:
+        """When each new client came and how long it waited for its answer, in seconds."""
+        course = []
         tick = self._begin
         while self._crowd:
             if time.monotonic() - self._begin > 4 * LIMIT:
@@ -136,10 +148,10 @@ class _Flood:
                 for fd in self._slow:
                     with contextlib.suppress(OSError):
                         self._crowd[fd].send(b"x")
-            latencies.append(self._ask())
+            course.append((time.monotonic() - self._begin, self._ask()))
             for fd, _ in self._poll.poll(EVERY, 1000):
                 self._forget(fd)
-        return latencies
+        return course
 
     def _forget(self, fd: int) -> None:
         with contextlib.suppress(OSError):
@@ -160,7 +172,7 @@ class _Flood:
 
 def measure_unread(_names: Sequence[str], _quick: bool) -> Result:
     """One asks for 1 GB and never reads: once within its own limit, once within the worker's."""
-    rows, bars = [], []
+    rows, bars, chart = [], [], {}
     for title, settings, service, limit in (
         ("write_buffer 8m", "", "    limits: {write_buffer: 8m}\n", 8),
         ("max_buffered 16m", "  max_buffered: 16m\n", "", 16),
@@ -180,6 +192,7 @@ def measure_unread(_names: Sequence[str], _quick: bool) -> Result:
                 server.wait_line(r"bytes wait to be sent.*, closing", within=30)
                 grown = memory.grown() / MIB
         rows.append((title, f"{grown:.1f} MiB"))
+        chart[title] = (grown, grown, grown)
         # The buffer grows in place, a piece at a time, and realloc may hold it twice for a moment.
         bars.append(Bar(f"growth with {title}", grown, limit * 1.125 + 1, "MiB"))
     return Result(
@@ -189,4 +202,5 @@ def measure_unread(_names: Sequence[str], _quick: bool) -> Result:
         columns=("limit", "the worker grew by"),
         rows=rows,
         bars=bars,
+        charts=[bars_chart("", "MiB that the worker grew by", chart)],
     )

@@ -21,11 +21,15 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     """Each server with growing crowds, in the same process."""
     times, messages = (1, 10_000) if quick else (3, 20_000)
     found: dict[str, dict[int, list[float]]] = {name: {} for name in names if name != "perl"}
-    for number in range(times):
+    for number in progress.rounds(times):
         for name, costs in found.items():
-            if number and name not in servers.RIVALS:
+            if (number and name not in servers.RIVALS) or name in servers.failed:
                 continue
-            with servers.running(name) as server, contextlib.ExitStack() as crowds:
+            with (
+                servers.excused(name),
+                servers.running(name) as server,
+                contextlib.ExitStack() as crowds,
+            ):
                 there = 0
                 for crowd in CROWDS:
                     if crowd > MOST_THREADS and name in servers.ONE_EACH:
@@ -41,10 +45,11 @@ def measure(names: Sequence[str], quick: bool) -> Result:
                     share = 1 if name in servers.RIVALS else 2  # the others are the slower ones
                     cost = rounds.cost(server, messages=messages // share)
                     costs.setdefault(crowd, []).append(cost.cpu)
-    return _result(found, times)
+    return _result({name: costs for name, costs in found.items() if name not in servers.failed})
 
 
-def _result(found: dict[str, dict[int, list[float]]], times: int) -> Result:
+def _result(found: dict[str, dict[int, list[float]]]) -> Result:
+    times = max(len(costs[0]) for costs in found.values())
     result = Result(
         name="idle",
         title="Idle crowds",
@@ -60,16 +65,19 @@ def _result(found: dict[str, dict[int, list[float]]], times: int) -> Result:
         label = servers.EVERYONE[name]
         medians[label] = {crowd: stats.summarize(values).median for crowd, values in costs.items()}
         last = max(costs)
-        ratio = stats.summarize(stats.ratios(costs[last], costs[0])).median
+        summary = stats.summarize(stats.ratios(costs[last], costs[0]))
+        ratio = summary.median
         cells = [str(stats.summarize(costs[crowd])) if crowd in costs else "-" for crowd in CROWDS]
         result.rows.append((label, *cells, f"{ratio:.2f}" if last == CROWDS[-1] else "-"))
         if name == "epolld":
-            result.bars.append(Bar(f"epolld, {last:,} idle to none", ratio, LIMIT, "times"))
+            what = f"epolld, {last:,} idle to none"
+            result.bars.append(Bar(what, ratio, LIMIT, "times", spread=summary.spread))
     for peer in ("uvloop", "go"):
         if {"epolld", peer} <= set(found):
             ours, theirs = (found[name][CROWDS[-1]] for name in ("epolld", peer))
-            ratio = stats.summarize(stats.ratios(ours, theirs)).median
+            summary = stats.summarize(stats.ratios(ours, theirs))
             what = f"{CROWDS[-1]:,} idle, epolld to {servers.EVERYONE[peer]}"
-            result.bars.append(Bar(what, ratio, 1.0, "times", below=True))
+            bar = Bar(what, summary.median, 1.0, "times", below=True, spread=summary.spread)
+            result.bars.append(bar)
     result.charts.append(lines_chart("", "CPU µs a message", "idle connections", medians))
     return result

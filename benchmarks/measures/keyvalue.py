@@ -17,12 +17,13 @@ import processes
 import progress
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 PROTOCOL = "examples.keyvalue:KeyValue"
 PEER, LEAST = "keyvalue_asyncio", 3.0  # times the commands a CPU second
 BATCHED = "keyvalue_asyncio_batched"
-NAMES = ("epolld", PEER, BATCHED)
+LABELS = {"epolld": "epolld", PEER: "asyncio, readline", BATCHED: "asyncio, read"}
+NAMES = tuple(LABELS)
 DEPTH, KEYS = 16, 10_000
 TESTS = ("ping_mbulk", "set", "get")
 
@@ -36,7 +37,7 @@ def measure(_names: Sequence[str], quick: bool) -> Result:
         about=f"`examples/keyvalue.py`, which speaks RESP, beside the same commands on asyncio's "
         f"streams: redis-benchmark pipelines {DEPTH} deep over 50 connections. The streams are "
         f"read by `readline` and `readexactly`; in the last two columns by `read`, with the "
-        f"example's parser. {rounds} rounds.",
+        f"example's parser.",
         columns=(
             "test",
             "epolld µs (spread)",
@@ -50,12 +51,13 @@ def measure(_names: Sequence[str], quick: bool) -> Result:
         result.notes.append("No redis-benchmark here (apt install redis-tools).")
         return result
     cpu: dict[tuple[str, str], list[float]] = {(name, test): [] for name in NAMES for test in TESTS}
-    for number in range(rounds):
+    for number in progress.rounds(rounds):
         for name in random.sample(NAMES, len(NAMES)):
             progress.show(f"round {number + 1} of {rounds}: {name}")
             with servers.running(name, protocol=PROTOCOL) as server:
                 for test in TESTS:
                     cpu[name, test].append(_cost(server, test, commands))
+    result.about += f" {len(cpu['epolld', TESTS[0]])} rounds."
     for test in TESTS:
         ours, theirs = cpu["epolld", test], cpu[PEER, test]
         row = [test, str(stats.summarize(ours))]
@@ -63,8 +65,12 @@ def measure(_names: Sequence[str], quick: bool) -> Result:
             row.append(str(stats.summarize(cpu[name, test])))
             row.append(str(stats.summarize(stats.ratios(cpu[name, test], ours))))
         result.rows.append(tuple(row))
-        share = stats.summarize(stats.ratios(ours, theirs)).median
-        result.bars.append(Bar(f"{test}: epolld to asyncio streams", share, 1 / LEAST, "times"))
+        share = stats.summarize(stats.ratios(ours, theirs))
+        what = f"{test}: epolld to asyncio streams"
+        result.bars.append(Bar(what, share.median, 1 / LEAST, "times", spread=share.spread))
+        spreads = {LABELS[name]: stats.summarize(cpu[name, test]) for name in NAMES}
+        chart = {label: (each.median, each.low, each.high) for label, each in spreads.items()}
+        result.charts.append(bars_chart(test, "CPU µs a command", chart))
     result.raw = {f"{name} {test}": costs for (name, test), costs in cpu.items()}
     return result
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import progress
 import rounds
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 WORKERS = """\
   max_buffered: 256m
@@ -34,7 +35,8 @@ def measure(_names: Sequence[str], quick: bool) -> Result:
     """Both in turn, in an order drawn anew each round."""
     times, messages = (5, 20_000) if quick else (11, 30_000)
     cpu: dict[str, list[float]] = {"off": [], "on": []}
-    for _ in range(times):
+    for number in progress.rounds(times):
+        progress.show(f"round {number + 1} of {times}")
         for name in random.sample(list(cpu), len(cpu)):
             on = name == "on"
             with servers.running(
@@ -42,13 +44,16 @@ def measure(_names: Sequence[str], quick: bool) -> Result:
             ) as server:
                 cpu[name].append(rounds.cost(server, messages=messages).cpu)
     ratio = stats.summarize(stats.ratios(cpu["on"], cpu["off"]))
+    spreads = {f"epolld, limits {name}": stats.summarize(values) for name, values in cpu.items()}
+    chart = {label: (each.median, each.low, each.high) for label, each in spreads.items()}
     return Result(
         name="limits",
         title="A message with all limits on",
         about=f"As the first, with every time limit, memory limit, access rule and count of "
-        f"clients set, against itself with none. {times} rounds.",
+        f"clients set, against itself with none. {rounds.made(cpu)}.",
         columns=("limits", "CPU µs (spread)"),
         rows=[(name, str(stats.summarize(values))) for name, values in cpu.items()],
         raw=dict(cpu),
-        bars=[Bar("all on to all off", ratio.median, 1.05, "times")],
+        bars=[Bar("all on to all off", ratio.median, 1.05, "times", spread=ratio.spread)],
+        charts=[bars_chart("", "CPU µs a message", chart)],
     )

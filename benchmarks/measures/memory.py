@@ -20,12 +20,13 @@ import processes
 import progress
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, Spread, bars_chart, lines_chart
 
 STEPS = (0, 5_000, 15_000)
 WORKERS = 8
 SETTLE = 1.5  # seconds: longer than a worker's tick, so that it has done all it does when idle
 MEGABYTE = 1_000_000
+LIMIT = 512  # bytes of an idle connection
 NOTE = "epolld in a virtual environment with its {count} dependencies only; the peers in this one."
 
 
@@ -39,23 +40,34 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         "Memory that the kernel keeps for a connection is not in it: see the crowd.",
         columns=("server", *(f"with {step:,} idle, MB" for step in STEPS), "bytes a connection"),
     )
+    lines: dict[str, dict[float, float]] = {}
+    bars: dict[str, Spread] = {}
     with _plain_python() if "epolld" in names else contextlib.nullcontext("") as python:
         for name in names:
             if name in servers.ONE_EACH or (quick and name not in servers.RIVALS):
                 continue
             progress.show(servers.EVERYONE[name])
-            sizes = _grow(name, python if name == "epolld" else sys.executable)
+            with servers.excused(name):
+                sizes = _grow(name, python if name == "epolld" else sys.executable)
+            if name in servers.failed:
+                continue
             points = list(zip(STEPS, sizes, strict=True))
             each = max(stats.slope(points[0], points[-1]), stats.slope(points[1], points[-1]))
             result.raw[name] = {"connections": STEPS, "pss": sizes}
             result.rows.append(
                 (servers.EVERYONE[name], *(_megabytes(size) for size in sizes), f"{each:.0f}")
             )
+            lines[servers.EVERYONE[name]] = {at: size / MEGABYTE for at, size in points}
+            bars[servers.EVERYONE[name]] = (max(each, 0.0),) * 3
             if name == "epolld":
-                result.bars.append(Bar("epolld, an idle connection", each, 512, "bytes"))
+                result.bars.append(Bar("epolld, an idle connection", each, LIMIT, "bytes"))
         for count in (1, WORKERS) if "epolld" in names else ():
             _idle_workers(result, count, python)
     result.notes.append(NOTE.format(count=len(_dependencies())))
+    result.charts = [
+        lines_chart("The process that serves", "PSS, MB", "idle connections", lines),
+        bars_chart("One idle connection more", "bytes", bars, LIMIT),
+    ]
     return result
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import rounds
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 LIMITS = {"uvloop": 0.97, "c": 1.12, "go": 0.95}
 SIZES = {"1 KiB": 1_024, "10 KiB": 10_240, "100 KiB": 102_400}
@@ -24,14 +24,22 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         title="A message of 64 bytes",
         columns=rounds.COLUMNS,
         about=f"{rounds.CONNECTIONS} clients send 64 bytes, wait for the answer in upper case, "
-        f"check it and send the next. {times} rounds; who has no bar takes part in every tenth.",
+        f"check it and send the next. {rounds.made(costs)}; who has no bar takes part in every "
+        "tenth.",
     )
     rounds.fill(result, costs)
     rounds.ratio_bars(result, costs, LIMITS)
-    if {"epolld", "uvloop"} <= set(names):
+    if {"epolld", "uvloop"} <= set(costs):
         tails = [[cost.p99 for cost in costs[name]] for name in ("epolld", "uvloop")]
-        ratio = stats.summarize(stats.ratios(*tails)).median
-        result.bars.append(Bar("p99, epolld to uvloop, Protocol", ratio, 1.0, "times"))
+        ratio = stats.summarize(stats.ratios(*tails))
+        what = f"p99 of {rounds.CONNECTIONS} clients, epolld to uvloop, Protocol"
+        result.bars.append(Bar(what, ratio.median, 1.0, "times", spread=ratio.spread))
+        chart = {}
+        for name, found in costs.items():
+            tail = stats.summarize([cost.p99 / 1000 for cost in found])
+            chart[servers.EVERYONE[name]] = (tail.median, tail.low, tail.high)
+        result.charts[0]["title"] = "What it costs"
+        result.charts.append(bars_chart("How long 99 of 100 take at most", "p99, ms", chart))
     return result
 
 

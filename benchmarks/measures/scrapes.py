@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 
 import loads
 import processes
+import progress
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, bars_chart
 
 CONNECTIONS, WARMUP = 50, 20_000
 EVERY = 0.1  # seconds between two scrapes
@@ -32,8 +33,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         name="scrapes",
         title="Scrapes",
         about="CPU time of the worker a message, with ten scrapes of /metrics a second and "
-        f"without, in turn in the same process, {rounds} rounds. The exporter shares the load's "
-        "core.",
+        "without, in turn in the same process. The exporter shares the load's core.",
         columns=("server", "CPU µs without", "CPU µs with", "ratio (spread)", "scrapes"),
     )
     if "epolld" not in names:
@@ -45,8 +45,9 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         for pid in processes.family(server.pid)[1:]:
             if "exporter" in processes.title(pid):
                 os.sched_setaffinity(pid, {servers.LOAD_CORE})
-        for number in range(rounds):
+        for number in progress.rounds(rounds):
             # Who goes first has the machine as the round before has left it: in turn.
+            progress.show(f"round {number + 1} of {rounds}")
             for scraping in (False, True) if number % 2 else (True, False):
                 with scraper(place) if scraping else contextlib.nullcontext([]) as done:
                     cost = _cost(server, messages)
@@ -56,7 +57,14 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     row = ("epolld", str(stats.summarize(without)), str(stats.summarize(scraped)), str(ratio))
     result.rows.append((*row, str(scrapes)))
     result.raw["epolld"] = {"without": without, "with": scraped}
-    result.bars.append(Bar("epolld with scrapes to without", ratio.median, LIMIT, "times"))
+    result.about += f" {len(without)} rounds."
+    chart = {}
+    for name, found in (("epolld", without), ("epolld, scraped", scraped)):
+        each = stats.summarize(found)
+        chart[name] = (each.median, each.low, each.high)
+    result.charts.append(bars_chart("", "CPU µs a message", chart))
+    what = "epolld with scrapes to without"
+    result.bars.append(Bar(what, ratio.median, LIMIT, "times", spread=ratio.spread))
     return result
 
 

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import progress
 import servers
 import stats
-from report import Bar, Result
+from report import Bar, Result, Spread, bars_chart
 
 WORKERS = 8
 VERSION, SHOW_VERSION = "epolld --version", ("-m", "epolld", "--version")
@@ -21,18 +22,21 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     """epolld; for scale, a Python that does nothing; the peers, which are one process."""
     rounds = 5 if quick else 10
     times: dict[str, list[float]] = {}
-    for number in range(rounds):
+    for number in progress.rounds(rounds):
         for title, arguments in (("python -c pass", ["-c", "pass"]), (VERSION, SHOW_VERSION)):
             times.setdefault(title, []).append(_command(arguments))
         for name in names if number < 3 else [name for name in names if name in servers.RIVALS]:
+            if name in servers.failed:
+                continue
             progress.show(f"round {number + 1} of {rounds}: {servers.EVERYONE[name]}")
-            with servers.running(name, workers=WORKERS, core=None) as server:
+            with servers.excused(name), servers.running(name, workers=WORKERS, core=None) as server:
                 times.setdefault(name, []).append(server.ready_after * 1000)
+    times = {name: values for name, values in times.items() if name not in servers.failed}
     result = Result(
         name="startup",
         title="Start-up",
         about=f"From exec to the line that says `ready`; epolld with {WORKERS} workers, the peers "
-        f"are one process. {rounds} rounds; three for those without a bar.",
+        f"are one process. {len(times[VERSION])} rounds; three for those without a bar.",
         columns=("server", "ms (spread)"),
         raw=dict(times),
     )
@@ -42,8 +46,24 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         result.rows.append((servers.EVERYONE.get(name, name), text))
         if name in LIMITS:
             what = f"ready with {WORKERS} workers" if name == "epolld" else name
-            result.bars.append(Bar(what, summary.median, LIMITS[name], "ms", below=True))
+            result.bars.append(Bar(what, summary.median, LIMITS[name], "ms", True, summary.spread))
+    result.charts = _charts(times)
     return result
+
+
+def _charts(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """The commands, which have no server to start, and the servers."""
+    commands: dict[str, Spread] = {}
+    ready: dict[str, Spread] = {}
+    for name, values in times.items():
+        summary = stats.summarize(values)
+        label = f"epolld, {WORKERS} workers" if name == "epolld" else servers.EVERYONE.get(name)
+        group = ready if name in servers.EVERYONE else commands
+        group[label or name] = (summary.median, summary.low, summary.high)
+    return [
+        bars_chart("A command that only speaks", "ms", commands, LIMITS[VERSION]),
+        bars_chart("From exec to ready", "ms", ready, LIMITS.get("epolld")),
+    ]
 
 
 def _command(arguments: Sequence[str]) -> float:

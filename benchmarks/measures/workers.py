@@ -24,16 +24,17 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         columns=("workers", "CPU µs (spread)", "messages/s", "p50 µs", "p99 µs"),
         about=f"The work of 64 bytes, epolld on all {cores} cores, and the load program on one of "
         "them. With more cores than this machine has, more workers would also be faster; here the "
-        f"figure shows what having them costs. {times} rounds.",
+        "figure shows what having them costs.",
     )
     if "epolld" not in names:
         return result
     costs: dict[int, list[rounds.Cost]] = {count: [] for count in COUNTS}
-    for number in range(times):
+    for number in progress.rounds(times):
         for count in COUNTS:
             progress.show(f"round {number + 1} of {times}: {count} workers")
             with servers.running("epolld", workers=count, core=None) as server:
                 costs[count].append(rounds.cost(server, messages=messages))
+    result.about += f" {len(costs[1])} rounds."
     line = {}
     for count, found in costs.items():
         cpu = stats.summarize([cost.cpu for cost in found])

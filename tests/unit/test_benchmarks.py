@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@contextlib.contextmanager
+def importable() -> Iterator[None]:
+    """Modules of the benchmarks import each other by their bare names."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(BENCHMARKS))
 
 
 def load(name: str) -> ModuleType:
@@ -80,15 +93,25 @@ def test_a_missed_bar_says_so() -> None:
 
 
 def test_the_overview_lists_what_is_missed_and_sums_up_what_is_met() -> None:
-    bars = [report.Bar(f"bar {number}", number, 6.5) for number in range(8)]
+    bars = [report.Bar(f"bar {number}", number, 6.5, detail=True) for number in range(8)]
+    bars.append(report.Bar("headline", 1, 2, "ms", spread="0.5 to 1.5, 3 rounds"))
     page = report.markdown(
         [report.Result("pause", "The pause, & more", ("a",), bars=bars)], "Intro"
     )
     overview = page.partition("## The pause")[0]
     assert page.startswith("Intro\n\n## The bars")
-    assert "| [The pause, & more](#the-pause--more) | bar 7 | 7 | ≤ 6.5 | **NOT MET** |" in overview
-    assert "7 bars, told below" in overview
-    assert "bar 6:" not in overview
+    link = "| [The pause, & more](#the-pause--more) |"
+    assert "9 bars, of which 8 are met and 1 are **not**." in overview
+    assert f"{link} bar 7 | 7 |  | ≤ 6.5 | **NOT MET** |" in overview
+    assert f"{link} headline | 1 ms | 0.5 to 1.5, 3 rounds | ≤ 2 ms | met |" in overview
+    assert "7 more, told below" in overview
+    assert "bar 6 |" not in overview
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(0.93, "met"), (0.97, "met, narrowly")])
+def test_a_ratio_within_the_noise_of_whole_runs_says_so(value: float, verdict: str) -> None:
+    assert report.Bar("r", value, 0.99, "times").verdict == verdict
+    assert report.Bar("r", value, 0.99, "ms").verdict == "met", "only ratios are repeated runs'"
 
 
 def test_results_survive_being_written_and_the_newest_counts() -> None:
@@ -130,6 +153,18 @@ def test_without_a_terminal_it_says_what_begins_and_no_more() -> None:
     assert stream.getvalue().endswith("first: begins\n")
 
 
+def test_a_slow_measure_makes_fewer_rounds_but_no_median_of_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bar = progress.current = progress.Progress({"first": 10.0}, io.StringIO())
+    bar.begin("first")
+    assert list(progress.rounds(5)) == [0, 1, 2, 3, 4]
+    now = time.monotonic() + 13  # a quarter more than its time is over
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    assert list(progress.rounds(5)) == [0, 1, 2]
+    assert list(progress.rounds(2)) == [0, 1]
+
+
 def test_cpu_time_counts_what_a_child_took_before_it_ended() -> None:
     def tick() -> float:
         return processes.cpu_time([os.getpid()]).ticked / 1e9
@@ -140,25 +175,86 @@ def test_cpu_time_counts_what_a_child_took_before_it_ended() -> None:
 
 
 def test_every_server_of_the_tables_has_its_program() -> None:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
+    with importable():
         servers = load("servers")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
     assert set(servers.RIVALS) | set(servers.ONE_EACH) < set(servers.EVERYONE)
     names = {path.stem.removeprefix("upper_") for path in (BENCHMARKS / "peers").iterdir()}
     assert set(servers.EVERYONE) - {"epolld"} <= names
 
 
 def test_a_crowd_that_broke_says_what_broke_and_is_judged() -> None:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
+    with importable():
         crowd, told = load("crowd"), load("measures/crowd")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
     result = told.summarize(
         {"1000": dataclasses.asdict(crowd.Crowd(1000, 8, 1, "serving: 3 reset"))}
     )
     assert result.rows[0][0] == "1,000"
-    assert result.rows[0][-1] == "serving: 3 reset"
+    assert result.rows[0][-2] == "serving: 3 reset"
+    assert result.charts == [], "nothing was measured, so nothing is drawn"
     assert [(bar.value, bar.met) for bar in result.bars] == [(1000, False)]
+    before = {"20000": result.raw["1000"], "500000": result.raw["1000"] | {"wanted": 500_000}}
+    both = told.beside(result, before)
+    assert [row[0] for row in both.rows] == ["1,000", "500,000"], "a quick crowd does not stay"
+
+
+def test_a_client_that_stays_does_not_wait_to_see_whether_it_was_told_goodbye() -> None:
+    clients = load("churn").Clients(0)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(20)
+        began = time.monotonic()
+        assert not clients.said_goodbye(ours)
+        assert time.monotonic() - began < 10
+        theirs.send(b"x")
+        assert not clients.said_goodbye(ours), "an answer is no goodbye"
+        ours.recv(1)
+        theirs.close()
+        assert clients.said_goodbye(ours)
+
+
+def test_a_peer_that_fails_is_left_out_and_epolld_is_not_excused() -> None:
+    with importable():
+        servers = load("servers")
+    with servers.excused("perl"):
+        raise servers.BenchmarkError("perl did not print 'ready':\nCan't locate Net/Server.pm")
+    assert servers.failed == {"perl": "perl did not print 'ready':"}
+    with pytest.raises(servers.BenchmarkError), servers.excused("epolld"):
+        raise servers.BenchmarkError("epolld did not print 'ready'")
+
+
+def test_a_measure_that_fails_loses_nothing_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with importable():
+        run = load("run")
+    here = {"DATA": tmp_path / "results.json", "PAGE": tmp_path / "benchmarks.md"}
+    for name, path in here.items():
+        monkeypatch.setattr(run, name, path)
+    monkeypatch.setattr(run.servers, "build", lambda: None)
+    monkeypatch.setattr(run.servers, "missing", lambda: {"go": "no Go here"})
+    monkeypatch.setattr(run.servers, "raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(run.servers, "pinned", lambda _core: contextlib.nullcontext())
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(run.pictures, "import_pyplot", lambda: None)  # nothing is drawn
+
+    def fine(_names: object, _quick: bool) -> object:
+        return run.report.Result("fine", "Fine", ("a",), [("1",)])
+
+    def fails(_names: object, _quick: bool) -> object:
+        raise ZeroDivisionError("nothing was counted")
+
+    old = run.report.Result("fails", "Fails", ("a",), [("from before",)])
+    here["DATA"].write_text(run.report.to_json([old]))
+    measures = {"fails": run.Measure(fails, 1, 1), "fine": run.Measure(fine, 1, 1)}
+    monkeypatch.setattr(run, "MEASURES", measures)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    assert run.main() == 1
+    told = capsys.readouterr()
+    assert "fails         FAILED: nothing was counted" in told.out
+    assert "fine          met" in told.out
+    assert "ZeroDivisionError" in told.err
+    assert "left out: Go, net: no Go here" in told.err
+    page = here["PAGE"].read_text()
+    assert "from before" in page
+    assert "a newer run failed" in page
+    assert list(json.loads(here["DATA"].read_text())) == ["fails", "fine"]
