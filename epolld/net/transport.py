@@ -137,8 +137,9 @@ class Transport(Traveller):
         if self._out is not None:
             self._out += data
             self._pause_if_full()
-        elif self._state is FROZEN:
-            self._out = bytearray(data)  # it may come back
+        elif data and self._state is not CLOSED:
+            # Frozen, it may come back. Closing, this is the last `resume_writing`: it counts.
+            self._out = bytearray(data)
 
     def writelines(self, chunks: Iterable[Buffer]) -> None:
         """Send the concatenation of `chunks`, as `write()`."""

@@ -142,6 +142,14 @@ def close_sends_what_is_buffered(s: Stage) -> None:
     s.lost()
 
 
+@script(resume_writing=lambda p: p.transport.write(b"tail"))
+def write_inside_resume_writing_while_closing(s: Stage) -> None:
+    s.transport.write(BIG)
+    s.transport.close()
+    s.read_to_end()
+    s.lost()
+
+
 @script()
 def abort_drops_what_is_buffered(s: Stage) -> None:
     s.transport.write(BIG)
