@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import inspect
 import logging
 import signal
 import sys
 from collections.abc import Callable, Collection, Coroutine
 from types import FrameType
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from epolld.net.feeder import fed
 from epolld.net.loop import EventLoop
@@ -27,6 +28,7 @@ from epolld.runtime.selector import SharedSelector
 log = logging.getLogger("epolld.asyncio")
 
 Args = TypeVarTuple("Args")
+Scheduled = TypeVar("Scheduled", bound=asyncio.Handle)
 
 
 class WorkerLoop(asyncio.SelectorEventLoop):
@@ -38,7 +40,7 @@ class WorkerLoop(asyncio.SelectorEventLoop):
     def __init__(self, selector: SharedSelector, reserved: Collection[int] = ()) -> None:
         self._shared = selector
         self._reserved = reserved
-        self._handled: set[int] = set()  # signals
+        self._handled: dict[int, asyncio.Handle] = {}  # by signal
         super().__init__(selector)
 
     # Native callbacks run inside select(): what they give asyncio to do must end it. (What comes
@@ -53,7 +55,7 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         """As asyncio's."""
         if self._shared.waiting:
             self._shared.wake()
-        return super().call_soon(callback, *args, context=context)
+        return _hide_ours(super().call_soon(callback, *args, context=context))
 
     def call_at(
         self,
@@ -65,7 +67,7 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         """As asyncio's; `call_later` comes through here."""
         if self._shared.waiting:
             self._shared.wake()
-        return super().call_at(when, callback, *args, context=context)
+        return _hide_ours(super().call_at(when, callback, *args, context=context))
 
     # asyncio's own would take away the descriptor that the worker's signals wake it by.
 
@@ -73,29 +75,71 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         self, sig: int, callback: Callable[[*Args], object], *args: *Args
     ) -> None:
         """As asyncio's; RuntimeError for a signal that is the worker's."""
+        if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        _check_signal(sig)
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
         if sig in self._reserved:
             name = signal.Signals(sig).name
             raise RuntimeError(f"{name} is the worker's own; see epolld.draining() for its end")
-        if inspect.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
-            raise TypeError("coroutines cannot be used with add_signal_handler()")
-
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
-            self.call_soon_threadsafe(callback, *args)
-
         try:
-            signal.signal(sig, on_signal)
+            signal.signal(sig, self._on_signal)
+        except ValueError as exc:  # not in the main thread
+            raise RuntimeError(str(exc)) from exc
         except OSError as exc:
-            raise RuntimeError(f"sig {sig} cannot be caught") from exc
+            raise _uncatchable(sig, exc) from exc
         signal.siginterrupt(sig, False)
-        self._handled.add(sig)
+        self._handled[sig] = asyncio.Handle(callback, args, self)
 
     def remove_signal_handler(self, sig: int) -> bool:
         """As asyncio's."""
-        if sig not in self._handled:
+        _check_signal(sig)
+        if self._handled.pop(sig, None) is None:
             return False
-        self._handled.remove(sig)
-        signal.signal(sig, signal.SIG_DFL)
+        default = signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL
+        try:
+            signal.signal(sig, default)
+        except OSError as exc:
+            raise _uncatchable(sig, exc) from exc
         return True
+
+    def close(self) -> None:
+        """As asyncio's; signals that were handled are no more."""
+        super().close()
+        for sig in list(self._handled):
+            self.remove_signal_handler(sig)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """It may come in anybody's turn: the handler gets one of its own."""
+        if not self.is_closed():
+            self.call_soon_threadsafe(self._handle_one, number)
+
+    def _handle_one(self, number: int) -> None:
+        handle = self._handled.get(number)
+        if handle is not None:  # else it was removed meanwhile
+            handle._run()
+
+
+def _hide_ours(handle: Scheduled) -> Scheduled:
+    """In debug mode, where it was scheduled from: without the line of this file."""
+    made: Any = handle
+    if made._source_traceback:
+        del made._source_traceback[-1]
+    return handle
+
+
+def _check_signal(sig: int) -> None:
+    """Raises TypeError or ValueError, as asyncio."""
+    if not isinstance(sig, int):
+        raise TypeError(f"sig must be an int, not {sig!r}")
+    if sig not in signal.valid_signals():
+        raise ValueError(f"invalid signal number {sig}")
+
+
+def _uncatchable(sig: int, exc: OSError) -> Exception:
+    """What asyncio raises if the kernel refuses."""
+    return RuntimeError(f"sig {sig} cannot be caught") if exc.errno == errno.EINVAL else exc
 
 
 class AsyncioRuntime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import os
 import selectors
@@ -18,7 +19,7 @@ import pytest
 from wiring import Notes, serve, tcp_pair, unix_pair
 
 from epolld.net.loop import EPOLLIN, EventLoop
-from epolld.runtime.aio import AsyncioRuntime
+from epolld.runtime.aio import AsyncioRuntime, WorkerLoop
 from epolld.runtime.selector import SharedSelector
 
 LIMIT = 10.0  # seconds; only a test that fails waits for so long
@@ -158,6 +159,75 @@ def test_signals_that_the_worker_does_not_take(run: Run) -> None:
     signal.set_wakeup_fd(before)
     run(work())
     assert signal.set_wakeup_fd(before) == before
+
+
+def test_a_signal_s_handler_runs_in_the_context_that_it_was_added_in(run: Run) -> None:
+    place: contextvars.ContextVar[str] = contextvars.ContextVar("place")
+
+    async def work() -> str:
+        loop = asyncio.get_running_loop()
+        came = loop.create_future()
+        place.set("here")
+        loop.add_signal_handler(signal.SIGWINCH, lambda: came.set_result(place.get("nowhere")))
+        contextvars.Context().run(signal.raise_signal, signal.SIGWINCH)
+        found: str = await came
+        loop.remove_signal_handler(signal.SIGWINCH)
+        return found
+
+    assert run(work()) == "here"
+
+
+def test_a_signal_whose_handler_was_removed_meanwhile(run: Run) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        calls: list[int] = []
+        loop.add_signal_handler(signal.SIGWINCH, calls.append, 1)
+        signal.raise_signal(signal.SIGWINCH)
+        loop.remove_signal_handler(signal.SIGWINCH)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not calls
+
+    run(work())
+
+
+def test_signals_that_nobody_can_handle(run: Run, runtime: AsyncioRuntime) -> None:
+    async def work() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for change in (loop.remove_signal_handler, lambda sig: loop.add_signal_handler(sig, print)):
+            with pytest.raises(TypeError, match="must be an int"):
+                change("HUP")
+            with pytest.raises(ValueError, match="invalid signal number 4711"):
+                change(4711)
+        with pytest.raises(RuntimeError, match="cannot be caught"):
+            loop.add_signal_handler(signal.SIGKILL, print)
+        with pytest.raises(RuntimeError, match="main thread"):
+            await asyncio.to_thread(loop.add_signal_handler, signal.SIGWINCH, print)
+        assert not loop.remove_signal_handler(signal.SIGWINCH)
+
+    run(work())
+
+
+def test_a_closed_loop_handles_no_signals(loop: EventLoop) -> None:
+    aio = WorkerLoop(SharedSelector(loop))
+    before = signal.getsignal(signal.SIGWINCH)
+    aio.add_signal_handler(signal.SIGWINCH, print)
+    aio.close()
+    assert signal.getsignal(signal.SIGWINCH) == before
+    with pytest.raises(RuntimeError, match="closed"):
+        aio.add_signal_handler(signal.SIGWINCH, print)
+
+
+def test_debug_mode_names_who_scheduled_a_call(run: Run) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)
+        for handle in (loop.call_soon(print), loop.call_later(9, print), loop.call_at(9e9, print)):
+            made: Any = handle
+            assert made._source_traceback[-1].filename == __file__
+            handle.cancel()
+
+    run(work())
 
 
 def test_exit_in_a_task_does_not_end_the_worker(
