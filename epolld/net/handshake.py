@@ -228,6 +228,15 @@ class Handshake(TlsBase):
 
     # -- inside --------------------------------------------------------------------------------
 
+    def _break(self, exc: OSError) -> None:
+        """The connection broke: as long as the protocol knows nothing of it, that is a refusal."""
+        if self._introduced:
+            super()._break(exc)
+            return
+        reason = f"the connection broke in the handshake: {exc.strerror}"
+        log.info("%s: %s: %s, closing", self._service.name, self.describe_peer(), reason)
+        self.lose(exc, "tls_handshake")
+
     def _fail(self, exc: ssl.SSLError, cause: str) -> None:
         reason = REASONS.get(exc.reason or "", (exc.reason or str(exc)).replace("_", " ").lower())
         detail = getattr(exc, "verify_message", "")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
+import socket
 import ssl
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -395,6 +398,17 @@ def test_a_client_that_hangs_up(stage: Callable[..., Stage]) -> None:
     refused(s, "tls_handshake")
 
 
+def test_a_client_that_breaks_off(
+    stage: Callable[..., Stage], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As load balancers do to find out whether somebody listens."""
+    caplog.set_level("INFO")
+    s = stage()
+    reset(s.theirs)
+    refused(s, "tls_handshake")
+    assert "the connection broke in the handshake: Connection reset by peer" in caplog.text
+
+
 def test_a_client_that_does_not_trust_us(
     stage: Callable[..., Stage], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -583,3 +597,90 @@ def test_what_is_asked_during_the_handshake_waits(mail: Stage) -> None:
     assert b"hello" not in mail.notes.data
     transport.resume_reading()
     mail.until(lambda: b"hello" in mail.notes.data)
+
+
+# -- a socket that takes nothing, or that is gone ------------------------------------------------
+
+
+def fill(fd: int) -> int:
+    """Fill a Unix socket with what is no TLS, until it takes nothing; returns how much it was."""
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            count += os.write(fd, bytes(4096))
+    return count
+
+
+def drain(sock: socket.socket, count: int) -> None:
+    """Take so much of it."""
+    while count:
+        count -= len(sock.recv(count))
+
+
+def test_a_first_write_of_which_the_kernel_takes_nothing(stage: Callable[..., Stage]) -> None:
+    s = stage({"sockets": unix_pair}).secure()
+    s.peer.read()
+    filled = fill(s.transport.fileno())
+    s.transport.write(b"hello")
+    s.transport.write(b" again")
+    assert s.transport.get_write_buffer_size() > len(b"hello again")
+    drain(s.theirs, filled)
+    s.answer(b"hello again")
+    assert s.transport.get_write_buffer_size() == 0
+
+
+def test_a_handshake_of_which_the_kernel_takes_nothing(stage: Callable[..., Stage]) -> None:
+    s = stage({"sockets": unix_pair}, **ECHO)
+    s.peer.step()
+    s.theirs.sendall(s.peer.sealed())
+    filled = fill(s.transport.fileno())
+    settle(s.loop)
+    assert s.transport.get_write_buffer_size() > 0
+    drain(s.theirs, filled)
+    s.secure()
+    s.peer.say(b"hello")
+    s.answer(b"hello")
+
+
+def test_a_client_that_is_gone_after_its_hello(stage: Callable[..., Stage]) -> None:
+    """Its hello can still be read; our answer cannot be sent."""
+    s = stage({"sockets": unix_pair})
+    s.peer.step()
+    s.theirs.sendall(s.peer.sealed())
+    s.theirs.close()
+    refused(s, "tls_handshake")
+
+
+def test_a_write_to_a_client_that_is_gone(stage: Callable[..., Stage]) -> None:
+    s = stage().secure()
+    reset(s.theirs)
+    s.transport.write(b"hello")
+    assert s.transport.is_closing()
+    s.ended()
+    assert isinstance(s.notes.exc, ConnectionError)
+    assert s.service.closed == {"reset": 1}
+
+
+def test_a_reset_while_nothing_is_read(stage: Callable[..., Stage]) -> None:
+    s = stage(connection_made=lambda p: p.transport.pause_reading()).secure()
+    reset(s.theirs)
+    s.ended()
+    assert s.notes.names == ["connection_made", "connection_lost"]
+    assert s.service.closed == {"reset": 1}
+
+
+def test_the_protocol_ends_it_when_the_peer_says_goodbye(stage: Callable[..., Stage]) -> None:
+    s = stage(eof_received=lambda p: p.transport.abort()).secure()
+    s.theirs.sendall(s.peer.goodbye())
+    s.ended()
+    assert s.notes.names == ["connection_made", "eof_received", "connection_lost"]
+    assert s.service.closed == {"aborted": 1}
+
+
+def test_a_wake_up_for_nothing_is_harmless(stage: Callable[..., Stage]) -> None:
+    """As when a callback of the same turn has read what was there."""
+    s = stage(**ECHO)
+    s.transport.on_ready(select.EPOLLIN)  # in the handshake
+    s.secure().transport.on_ready(select.EPOLLIN)
+    s.peer.say(b"hello")
+    s.answer(b"hello")
