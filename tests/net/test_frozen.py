@@ -138,7 +138,7 @@ def test_timer_put_off_while_frozen_can_be_cancelled(world: World) -> None:
     assert not called
 
 
-@pytest.mark.parametrize("what", ["close", "pause_reading", "write_eof"])
+@pytest.mark.parametrize("what", ["close", "abort", "pause_reading", "write_eof"])
 def test_other_calls_while_frozen_then_unfrozen(world: World, what: str) -> None:
     """By a timer of the user's, or by another connection's protocol."""
     side = world.side()
@@ -153,6 +153,22 @@ def test_other_calls_while_frozen_then_unfrozen(world: World, what: str) -> None
         assert not transport.is_reading()
     else:
         assert receive(client) == b""
+
+
+def test_reading_is_resumed_while_frozen(world: World) -> None:
+    side = world.side()
+    transport, client = side.accept()
+    world.clients.append(client)
+    transport.pause_reading()
+    client.send(b"x\n")
+    frozen = transport.freeze()
+    assert frozen is not None
+    assert transport.freeze() is None  # once is enough
+    transport.resume_reading()
+    world.settle()
+    assert receive(client) is None
+    transport.unfreeze(frozen)
+    world.expect(client, b"1:x\n")
 
 
 def test_idle_time_travels(world: World) -> None:

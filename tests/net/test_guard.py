@@ -328,6 +328,41 @@ def test_a_moved_connection_keeps_its_time_and_its_buffer(bench: Any) -> None:
     assert there.service.closed == {"first_byte_timeout": 1}
 
 
+class Freezable(Lines):
+    """May move at any time, even within a line."""
+
+    def freeze(self) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize(
+    "limit", ["first_byte_timeout", "message_timeout", "write_timeout", "max_age"]
+)
+def test_nobody_is_ended_while_on_the_way(bench: Any, limit: str) -> None:
+    """The other worker judges it; if it comes back, this one goes on with it."""
+    b = bench(**{limit: 16.0})
+    b.protocol = Freezable
+    protocol, peer = b.connect()
+    transport = protocol.transport
+    if limit == "message_timeout":
+        peer.send(b"a part of a li")
+        settle(b.loop)
+    if limit == "write_timeout":
+        for _ in range(100):
+            transport.write(PIECE)
+    b.wait(1)
+    frozen = transport.freeze()
+    assert frozen is not None
+    for _ in range(40):
+        b.wait(1)
+    assert transport.is_frozen()
+    assert not b.service.closed
+    transport.unfreeze(frozen)
+    for _ in range(60):
+        b.wait(1)
+    assert b.service.closed == {limit: 1}
+
+
 def test_the_class_is_made_once_and_has_no_dict() -> None:
     made = guarded(Transport)
     assert made is guarded(Transport)

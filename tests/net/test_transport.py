@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 from typing import Any
 
@@ -623,3 +624,34 @@ def test_the_users_socket_is_one_and_closed_with_the_connection(loop: EventLoop)
     assert sock.fileno() == -1
     assert transport.get_extra_info("socket", "none") == "none"
     peer.close()
+
+
+# -- events that come too late -------------------------------------------------------------------
+
+
+def test_a_wake_up_for_nothing_is_harmless(loop: EventLoop) -> None:
+    """As when a callback of the same turn has read, or sent, what there was."""
+    notes = Notes()
+    ours, peer = unix_pair()
+    narrow(ours)
+    transport = serve(loop, ours, notes)
+    transport.on_ready(select.EPOLLIN)
+    transport.write(TEN_MB)
+    waiting = transport.get_write_buffer_size()
+    transport.on_ready(select.EPOLLOUT)
+    assert transport.get_write_buffer_size() == waiting
+    assert notes.names == ["connection_made", "pause_writing"]
+    transport.abort()
+    settle(loop)
+    peer.close()
+
+
+def test_the_end_is_written_to_a_peer_that_is_gone(loop: EventLoop) -> None:
+    notes = Notes()
+    ours, peer = tcp_pair()
+    transport = serve(loop, ours, notes)
+    reset(peer)
+    transport.write_eof()
+    settle(loop)
+    assert notes.names == ["connection_made", "connection_lost"]
+    assert isinstance(notes.exc, OSError)
