@@ -268,7 +268,7 @@ class Commands:
             silent = {each.pid for each in missing}
             for worker in self._pool:
                 if worker.pid in silent:
-                    worker.send_signal(words.DUMP)
+                    worker.child.send_signal(words.DUMP)
             stuck = [
                 {**_fields(each), "reason": NO_STACKS.format(reason=each.reason)}
                 for each in missing

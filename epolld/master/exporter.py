@@ -7,18 +7,18 @@ the new one answers, so no scrape is refused. After an upgrade in place the old 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import select
 import signal
 from collections.abc import Callable
+from typing import NoReturn
 
 from epolld import channel as words
 from epolld.channel import Channel, ChannelClosed
 from epolld.config import METRICS
+from epolld.host.children import Child
 from epolld.host.generation import Assignment, Generation, WorkerMain
-from epolld.host.signals import blocked
 from epolld.master.backoff import Backoff
 from epolld.master.pool import Pool, describe_exit
 from epolld.net.loop import EventLoop
@@ -31,16 +31,15 @@ KILL_AFTER_STOP = 5.0  # seconds from the order to leave
 class Process:
     """One exporter process."""
 
-    def __init__(self, pid: int, pidfd: int, channel: Channel) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.channel = channel
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.channel = child.channel
         self.ready_at: float | None = None
         self.told_to_leave = False
         self.failure = ""  # why it says that it cannot boot
 
     def __str__(self) -> str:
-        return f"exporter (pid {self.pid})"
+        return f"exporter (pid {self.child.pid})"
 
 
 class Exporter:
@@ -92,8 +91,7 @@ class Exporter:
     def close_in_child(self) -> None:
         """In a forked child: close what is the master's."""
         for process in self._processes:
-            process.channel.close()
-            os.close(process.pidfd)
+            process.child.close()
 
     def _start(self) -> None:
         assert self._generation is not None
@@ -117,32 +115,17 @@ class Exporter:
             log.warning("exporter: next try in %gs", delay)
 
     def _spawn(self, generation: Generation) -> Process:
-        ours, theirs = Channel.pair()
-        gc.freeze()  # as for a worker
-        try:
-            with blocked(signal.valid_signals()):
-                pid = os.fork()
-                if pid == 0:
-                    ours.close()
-                    board = self._pool.scoreboard
-                    assignment = Assignment(-1, -1, generation, theirs, board)
-                    self._pool.live_as_child(assignment, self._main, "exporter")
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            gc.unfreeze()
-            theirs.close()
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            os.kill(pid, signal.SIGKILL)
-            ours.close()
-            raise
-        process = Process(pid, pidfd, ours)
-        self._pool.expect(pid, lambda status: self._bury(process, status))
-        self._loop.register(pidfd, select.EPOLLIN, lambda _events: self._pool.reap())
-        self._loop.register(ours.fileno(), select.EPOLLIN, lambda _events: self._listen(process))
+        def live(channel: Channel) -> NoReturn:
+            assignment = Assignment(-1, -1, generation, channel, self._pool.scoreboard)
+            self._pool.live_as_child(assignment, self._main, "exporter")
+
+        child = self._pool.children.start(live)
+        process = Process(child)
+        self._pool.expect(child.pid, lambda status: self._bury(process, status))
+        self._loop.register(child.pidfd, select.EPOLLIN, lambda _events: self._pool.reap())
+        self._loop.register(
+            child.channel.fileno(), select.EPOLLIN, lambda _events: self._listen(process)
+        )
         return process
 
     def _listen(self, process: Process) -> None:
@@ -180,17 +163,16 @@ class Exporter:
 
     def _kill(self, process: Process) -> None:
         if process in self._processes:
-            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+            process.child.send_signal(signal.SIGKILL)
 
     def _bury(self, process: Process, status: int) -> None:
         """It has ended: as it was told to, or it is to be replaced."""
         self._listen(process)
         newest = process is self._processes[-1]
         self._processes.remove(process)
-        self._loop.unregister(process.pidfd)
+        self._loop.unregister(process.child.pidfd)
         self._loop.unregister(process.channel.fileno())
-        os.close(process.pidfd)
-        process.channel.close()
+        process.child.close()
         if not process.told_to_leave:
             reason = f": {process.failure}" if process.failure else ""
             log.warning("%s %s%s", process, describe_exit(status), reason)

@@ -19,6 +19,7 @@ from epolld.channel import AnyAnswer
 from epolld.config import METRICS, Loaded
 from epolld.errors import EpolldError, ExitCode
 from epolld.host import proctitle
+from epolld.host.children import Children
 from epolld.host.controlsocket import ControlSocket
 from epolld.host.generation import Assignment, Generation, WorkerMain
 from epolld.host.listeners import STORE_PREFIX, Inherited
@@ -54,14 +55,23 @@ class Master:
         inherited: Inherited,
         worker_main: WorkerMain,
         exporter_main: WorkerMain,
+        loop: EventLoop | None = None,
+        children: Children | None = None,
     ) -> None:
         self._inherited = inherited
         self._first = first
         self._pidfile: PidFile | None = None
         self._notifier = Notifier(None)
-        self._loop = EventLoop()
+        self._loop = loop or EventLoop()
         self._signals = SignalQueue()
-        self._pool = Pool(self._loop, self._signals, worker_main, self, self._close_in_child)
+        self._pool = Pool(
+            self._loop,
+            self._signals,
+            children or Children(),
+            worker_main,
+            self,
+            self._close_in_child,
+        )
         nothing = Generation(0, first.loaded, (), first.identity)
         self._staff = Staff(self._loop, self._pool, nothing)
         self._facts = Facts(self._pool)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import gc
 import logging
 import os
 import select
@@ -17,14 +16,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NoReturn, Protocol
 
 from epolld import channel as words
 from epolld.channel import Channel, ChannelClosed
 from epolld.clientcounts import ClientCounts
 from epolld.errors import ExitCode
+from epolld.host.children import Child, Children
 from epolld.host.generation import Assignment, Generation, WorkerMain
-from epolld.host.signals import SignalQueue, blocked
+from epolld.host.signals import SignalQueue
 from epolld.master import recycle
 from epolld.master.watchdog import Silence
 from epolld.net.loop import EventLoop
@@ -68,18 +69,16 @@ class WorkerHandle:
         self,
         slot: int,
         row: int,
-        pid: int,
-        pidfd: int,
+        child: Child,
         generation: Generation,
-        channel: Channel,
         now: float,
     ) -> None:
         self.slot = slot
         self.row = row
-        self.pid = pid
+        self.child = child
+        self.pid = child.pid
+        self.channel = child.channel
         self.generation = generation
-        self.channel = channel
-        self.pidfd = pidfd
         self.state = State.STARTING
         self.silence = Silence(now)
         self.born = now
@@ -100,11 +99,6 @@ class WorkerHandle:
             return False
         self.state = state
         return True
-
-    def send_signal(self, number: int) -> None:
-        """Signal this very process, never another one that got its number."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
 
 
 class Events(Protocol):
@@ -127,10 +121,12 @@ class Pool:
         self,
         loop: EventLoop,
         signals: SignalQueue,
+        children: Children,
         worker_main: WorkerMain,
         events: Events,
         close_in_child: Callable[[Assignment], None],
     ) -> None:
+        self.children = children
         self._loop = loop
         self._signals = signals
         self._worker_main = worker_main
@@ -160,32 +156,13 @@ class Pool:
             self.clients = ClientCounts(self.scoreboard.rows)
         self._enlist(generation)
         row = self.scoreboard.take_row(os.getpid(), slot, generation.number)
-        ours, theirs = Channel.pair()
-        gc.freeze()  # what the child inherits, its collector shall not touch: it would copy pages
         try:
-            with blocked(signal.valid_signals()):
-                pid = os.fork()
-                if pid == 0:
-                    ours.close()
-                    board = self.scoreboard
-                    assignment = Assignment(slot, row, generation, theirs, board, self.clients)
-                    self.live_as_child(assignment, self._worker_main, f"worker {slot}")
+            child = self.children.start(partial(self._live_as_worker, slot, row, generation))
         except OSError:
             self.scoreboard.clear(row)
-            ours.close()
             raise
-        finally:
-            gc.unfreeze()
-            theirs.close()
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            os.kill(pid, signal.SIGKILL)  # ours, and not reaped yet: no other can have the number
-            self.scoreboard.clear(row)
-            ours.close()
-            raise
-        self.scoreboard.column(Column.PID)[row] = pid
-        worker = WorkerHandle(slot, row, pid, pidfd, generation, ours, self._loop.now)
+        self.scoreboard.column(Column.PID)[row] = child.pid
+        worker = WorkerHandle(slot, row, child, generation, self._loop.now)
         self._follow(worker)
         self._await_boot(worker)
         log.debug("%s started", worker)
@@ -200,11 +177,11 @@ class Pool:
         elif state is State.DRAINING:
             self._await_end(worker)
         elif state is State.KILLED:
-            worker.send_signal(signal.SIGKILL)
+            worker.child.send_signal(signal.SIGKILL)
 
     def _follow(self, worker: WorkerHandle) -> None:
         self._by_pid[worker.pid] = worker
-        self._loop.register(worker.pidfd, select.EPOLLIN, lambda _events: self.reap())
+        self._loop.register(worker.child.pidfd, select.EPOLLIN, lambda _events: self.reap())
         self._loop.register(
             worker.channel.fileno(), select.EPOLLIN, lambda _events: self._listen(worker)
         )
@@ -225,6 +202,13 @@ class Pool:
         used = {each.name for worker in self for each in worker.generation.config.services}
         self.scoreboard.enlist(wanted, used | set(wanted))
 
+    def _live_as_worker(
+        self, slot: int, row: int, generation: Generation, channel: Channel
+    ) -> NoReturn:
+        board = self.scoreboard
+        assignment = Assignment(slot, row, generation, channel, board, self.clients)
+        self.live_as_child(assignment, self._worker_main, f"worker {slot}")
+
     def live_as_child(self, assignment: Assignment, main: WorkerMain, name: str) -> NoReturn:
         """In a forked child: give back all that is the master's, then live and exit.
 
@@ -238,8 +222,7 @@ class Pool:
             if self.clients is not None:
                 self.clients.close_descriptor()
             for sibling in self:
-                sibling.channel.close()
-                os.close(sibling.pidfd)
+                sibling.child.close()
             self._close_in_child(assignment)
             status = ExitCode(main(assignment))
         except BaseException:
@@ -316,19 +299,19 @@ class Pool:
         if worker.enter(State.KILLED):
             worker.dismissed = True
             self._forget_deadline(worker)
-            worker.send_signal(signal.SIGKILL)
+            worker.child.send_signal(signal.SIGKILL)
 
     def kill(self, worker: WorkerHandle, why: str) -> None:
         """End it by force."""
         if worker.enter(State.KILLED):
             worker.killed_for = why
             log.error("%s: %s, killing it", worker, why)
-            worker.send_signal(signal.SIGKILL)
+            worker.child.send_signal(signal.SIGKILL)
 
     def abort(self, worker: WorkerHandle, why: str) -> None:
         """Have it write its stacks into the log and die; kill it if it cannot."""
         log.error("%s: %s; aborting it, its stacks follow", worker, why)
-        worker.send_signal(signal.SIGABRT)
+        worker.child.send_signal(signal.SIGABRT)
         self._kill_after(worker, KILL_AFTER_ABORT, "aborted, but still there")
 
     def hand_log(self, fd: int, path: str = "") -> None:
@@ -395,15 +378,10 @@ class Pool:
 
     def reap(self) -> None:
         """Collect every child that has ended; as PID 1 of a container, strangers' orphans too."""
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        while (ended := self.children.reap()) is not None:
+            pid, status, cpu = ended
             if pid in self._by_pid:
-                self._bury(self._by_pid[pid], status, usage.ru_utime + usage.ru_stime)
+                self._bury(self._by_pid[pid], status, cpu)
             elif pid in self._others:
                 self._others.pop(pid)(status)
             else:
@@ -420,10 +398,9 @@ class Pool:
         worker.enter(State.GONE)
         del self._by_pid[worker.pid]
         self._forget_deadline(worker)
-        self._loop.unregister(worker.pidfd)
+        self._loop.unregister(worker.child.pidfd)
         self._loop.unregister(worker.channel.fileno())
-        os.close(worker.pidfd)
-        worker.channel.close()
+        worker.child.close()
         self.scoreboard.bury(worker.row, cpu)
         if self.clients is not None:
             self.clients.clear(worker.row)

@@ -28,6 +28,7 @@ from epolld.channel import Channel
 from epolld.clientcounts import ClientCounts
 from epolld.config import Loaded, loads
 from epolld.errors import ConfigError, EpolldError
+from epolld.host.children import Child
 from epolld.host.controlsocket import ControlSocket
 from epolld.host.generation import Generation
 from epolld.host.listeners import Inherited, Listener
@@ -166,7 +167,7 @@ def save_workers(pool: Pool, now: float) -> list[SavedWorker]:
             worker.slot,
             worker.row,
             worker.pid,
-            worker.pidfd,
+            worker.child.pidfd,
             worker.channel.fileno(),
             worker.generation.number,
             worker.state.value,
@@ -244,10 +245,8 @@ def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: f
         worker = WorkerHandle(
             saved.slot,
             rows[saved.pid],
-            saved.pid,
-            saved.pidfd,
+            Child(saved.pid, saved.pidfd, Channel.adopt(saved.channel)),
             generations[saved.generation],
-            Channel.adopt(saved.channel),
             now,
         )
         worker.born = now - saved.age
