@@ -290,8 +290,7 @@ class Master:
         if (
             not self._reloads.on_gone(worker, how)
             and worker.generation is self._generation
-            and before is not State.DRAINING
-            and not worker.dismissed
+            and not worker.told_to_leave
         ):
             self._facts.restarted(restart_cause(worker, how))
             self._staff.on_death(worker)

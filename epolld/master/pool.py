@@ -86,6 +86,7 @@ class WorkerHandle:
         self.ready_at: float | None = None
         self.failure: words.Failed | None = None  # why it says that it cannot boot
         self.aborted = False  # by the watchdog; once is enough
+        self.told_to_leave = False
         self.dismissed = False  # ended before it was of any use to anybody
         self.killed_for = ""  # why we did it
         self.deadline: Timer | None = None  # when it is killed, if it has not done what it shall
@@ -171,6 +172,7 @@ class Pool:
     def adopt(self, worker: WorkerHandle, state: State) -> None:
         """Follow a worker of the program that we were before an upgrade."""
         worker.state = state
+        worker.told_to_leave = state is State.DRAINING
         self._follow(worker)
         if state is State.STARTING:
             self._await_boot(worker)
@@ -248,6 +250,7 @@ class Pool:
         `movable` names the services whose connections the heirs can take. May be called again
         with other heirs; the deadline stays.
         """
+        worker.told_to_leave = True
         if worker.state is State.STARTING:
             self._dismiss(worker)
         if worker.enter(State.DRAINING):
@@ -287,6 +290,7 @@ class Pool:
 
     def stop(self, worker: WorkerHandle) -> None:
         """Have it leave now."""
+        worker.told_to_leave = True
         if worker.state is State.STARTING:
             self._dismiss(worker)
             return

@@ -18,6 +18,7 @@ from epolld.master.pool import Pool, State, WorkerHandle
 from epolld.master.rebalance import next_move
 from epolld.master.recycle import reason_to_recycle
 from epolld.net.loop import EventLoop
+from epolld.net.timers import Timer
 from epolld.scoreboard import Column
 
 log = logging.getLogger("epolld.master")
@@ -35,16 +36,16 @@ class Staff:
         self._loop = loop
         self._pool = pool
         self._backoffs: dict[int, Backoff] = {}  # by slot
-        self._waiting: set[int] = set()  # slots that wait for their back-off
+        self._waiting: dict[int, Timer] = {}  # slots that wait for their back-off
 
     def wanted(self, generation: Generation) -> int:
         """How many workers a generation is to have; at least one."""
         return max(1, worker_count(generation.config.workers) + self.extra)
 
     def change_count(self, step: int) -> None:
-        """Want more or fewer."""
-        if self.wanted(self.generation) + step >= 1:
-            self.extra += step
+        """Want more or fewer; never fewer than one."""
+        wanted = max(1, self.wanted(self.generation) + step)
+        self.extra = wanted - worker_count(self.generation.config.workers)
         log.info("workers wanted: %d", self.wanted(self.generation))
         self.converge()
 
@@ -53,6 +54,8 @@ class Staff:
         self.generation = generation
         self.suspended = False
         self._backoffs.clear()
+        for timer in self._waiting.values():
+            timer.cancel()
         self._waiting.clear()
         for worker in self._pool.of(generation, State.READY):
             self._pool.serve(worker)
@@ -99,7 +102,7 @@ class Staff:
         for worker in there:
             if worker.slot >= wanted:
                 self.retire(worker)
-        for slot in set(range(wanted)) - {worker.slot for worker in there} - self._waiting:
+        for slot in set(range(wanted)) - {worker.slot for worker in there} - set(self._waiting):
             self._start(slot)
 
     def on_ready(self, worker: WorkerHandle) -> None:
@@ -157,15 +160,14 @@ class Staff:
     def _start_later(self, slot: int, served: float | None) -> float:
         """Start `slot` again after its back-off; returns that, in seconds."""
         delay = self._backoffs.setdefault(slot, Backoff()).on_death(served)
-        generation = self.generation
 
         def due() -> None:
-            if self.generation is generation:
-                self._waiting.discard(slot)
-                self.converge()
+            del self._waiting[slot]
+            self.converge()
 
-        self._waiting.add(slot)
-        self._loop.call_later(delay, due)
+        if slot in self._waiting:  # a worker that was recycled, and its successor
+            self._waiting[slot].cancel()
+        self._waiting[slot] = self._loop.call_later(delay, due)
         return delay
 
     def _recycle(self) -> None:
