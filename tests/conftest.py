@@ -1,10 +1,18 @@
 """Puts this folder on the import path, so that all tests can `import needs`, sees to it that the
-project's own pytest plugin is there, and leaves out what takes long unless it is asked for."""
+project's own pytest plugin is there, gives its daemons the names that our tests use, and leaves out
+what takes long unless it is asked for."""
+
+from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from epolld.testing import Config, Daemon
 
 # A shell's background job ignores these, and what it starts inherits that: no Ctrl-C, no HUP.
 for number in (signal.SIGHUP, signal.SIGQUIT):
@@ -31,3 +39,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="takes long: run with --long or EPOLLD_LONG=1"))
+
+
+@pytest.fixture
+def make_daemon(
+    make_epolld_daemon: Callable[[Config | str], Daemon],
+) -> Callable[[Config | str], Daemon]:
+    """Makes daemons that are not started yet; each is stopped and judged at the end."""
+    return make_epolld_daemon
+
+
+@pytest.fixture
+def daemon(make_daemon: Callable[[Config], Daemon]) -> Callable[..., Daemon]:
+    """Starts a daemon with these sections of the configuration, and waits until it is ready."""
+
+    def start(*arguments: str, **config: Any) -> Daemon:
+        return make_daemon(config).start(*arguments)
+
+    return start

@@ -21,6 +21,14 @@ from epolld.config.kinds import (
 
 MAX_HANDSHAKES = 1_000_000  # more is a typing mistake
 
+KeyFile = Annotated[
+    str | None,
+    Setting(
+        Path("an absolute path"),
+        "The PEM file of its key, without a password. Without it: in the certificate's file.",
+    ),
+]
+
 
 class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A certificate with its chain, and its key."""
@@ -32,13 +40,7 @@ class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "A PEM file: the certificate, then the certificates between it and the root.",
         ),
     ]
-    key: Annotated[
-        str | None,
-        Setting(
-            Path("an absolute path"),
-            "The PEM file of its key, without a password. Without it: in the certificate's file.",
-        ),
-    ] = None
+    key: KeyFile = None
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,13 +54,7 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             "the master, before it drops privileges, at a start and at each reload.",
         ),
     ]
-    key: Annotated[
-        str | None,
-        Setting(
-            Path("an absolute path"),
-            "The PEM file of its key, without a password. Without it: in the certificate's file.",
-        ),
-    ] = None
+    key: KeyFile = None
     more_certificates: Annotated[
         tuple[Certificate, ...],
         Setting(

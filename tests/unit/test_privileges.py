@@ -6,6 +6,7 @@ import pathlib
 import pwd
 
 import pytest
+from forked import in_child
 
 from epolld.errors import PrivilegeError
 from epolld.host import privileges
@@ -13,24 +14,6 @@ from epolld.host.privileges import Identity, drop, plan
 
 NOBODY = pwd.getpwnam("nobody")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-
-
-def in_child(work):
-    """Run `work` in a forked child; repr of what it returned, or the error's text."""
-    read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.write(write_fd, repr(work()).encode())
-        except BaseException as error:
-            os.write(write_fd, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write_fd)
-    with open(read_fd, "rb") as file:
-        text = file.read().decode()
-    os.waitpid(pid, 0)
-    return text
 
 
 def test_no_switch_wanted():

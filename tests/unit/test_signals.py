@@ -6,6 +6,7 @@ import select
 import signal
 
 import pytest
+from forked import in_child
 
 from epolld.host.signals import SignalQueue, blocked, sent_by_terminal
 
@@ -18,24 +19,6 @@ def queue():
     queue.open([HUP, TERM, TTIN, USR1])
     yield queue
     queue.close()
-
-
-def in_child(work):
-    """Run `work` in a forked child; its text."""
-    read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.write(write_fd, repr(work()).encode())
-        except BaseException as error:
-            os.write(write_fd, repr(error).encode())
-        finally:
-            os._exit(0)
-    os.close(write_fd)
-    with open(read_fd, "rb") as file:
-        text = file.read().decode()
-    os.waitpid(pid, 0)
-    return text
 
 
 def wakes(queue):
