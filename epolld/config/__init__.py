@@ -14,11 +14,11 @@ from epolld.config.schema import (
     Config,
     Logging,
     Master,
-    Service,
     Workers,
     listening,
     worker_count,
 )
+from epolld.config.service import Service
 
 if TYPE_CHECKING:
     from epolld.config.comparison import changes, movable_services, needs_restart

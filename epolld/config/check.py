@@ -26,7 +26,8 @@ from epolld.config.kinds import (
     suggest,
 )
 from epolld.config.marks import Mapping, Node, Place, Scalar, Sequence
-from epolld.config.schema import NAME, Bind, Config, Logging, Metrics, Service
+from epolld.config.schema import Config, Logging, Metrics
+from epolld.config.service import NAME, Bind, Service
 from epolld.config.tls import Tls
 
 _LISTING = Listing.expects

@@ -10,7 +10,8 @@ import msgspec
 
 from epolld.config.kinds import Duration, Field, Listing, Section, fields
 from epolld.config.rendering import show
-from epolld.config.schema import Bind, Config
+from epolld.config.schema import Config
+from epolld.config.service import Bind
 
 _INTRO = """\
 # Configuration

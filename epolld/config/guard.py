@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import msgspec
 
 from epolld.config import scalars
-from epolld.config.kinds import Choice, Duration, Kind, Setting, Size, Text, Whole
+from epolld.config.kinds import MAX_INT, Choice, Duration, Kind, Setting, Size, Text, Whole
 from epolld.networks import Network, parse_network
 
-MAX_COUNT = 2**31 - 1
 MAX_RATE = 10_000  # a second and client; the table of clients counts up to 65,535
 
 
@@ -72,12 +71,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     0: no limit."""
 
     connections: Annotated[
-        int, Setting(Whole(0, MAX_COUNT), "Live connections of the whole service.")
+        int, Setting(Whole(0, MAX_INT), "Live connections of the whole service.")
     ] = 0
     client_connections: Annotated[
         int,
         Setting(
-            Whole(0, MAX_COUNT),
+            Whole(0, MAX_INT),
             "Live connections of one client: an IPv4 address, or a /64 network of IPv6. Unix "
             "peers are not limited.",
         ),
@@ -122,12 +121,12 @@ class Rlimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int | None, Setting(Size(), "RLIMIT_FSIZE: bytes of a file that it may write.")
     ] = None
     open_files: Annotated[
-        int | None, Setting(Whole(16, MAX_COUNT), "RLIMIT_NOFILE: descriptors, connections too.")
+        int | None, Setting(Whole(16, MAX_INT), "RLIMIT_NOFILE: descriptors, connections too.")
     ] = None
     processes: Annotated[
         int | None,
         Setting(
-            Whole(0, MAX_COUNT),
+            Whole(0, MAX_INT),
             "RLIMIT_NPROC: processes and threads of its user, above which it can make no more.",
         ),
     ] = None

@@ -17,7 +17,8 @@ from epolld.config.kinds import (
     Section,
     fields,
 )
-from epolld.config.schema import Bind, Config
+from epolld.config.schema import Config
+from epolld.config.service import Bind
 
 # unix:/path, unix:@name, fd:N, [v6]:port, or host:port; the loader checks the rest.
 _ADDRESS = (

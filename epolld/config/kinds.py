@@ -13,6 +13,8 @@ import msgspec
 from epolld import units
 from epolld.config import scalars
 
+MAX_INT = 2**31 - 1  # what listen(2) and the counters of the scoreboard hold
+
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,4}", re.ASCII)
 
 

@@ -12,7 +12,8 @@ import msgspec
 from epolld.address import Address, UnixAddress
 from epolld.config import scalars
 from epolld.config.kinds import Binds, Field, Listing, Mappings, Options, Section, fields
-from epolld.config.schema import Bind, Config
+from epolld.config.schema import Config
+from epolld.config.service import Bind
 
 _STEP = "  "
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from epolld.address import Address, FdAddress, TcpAddress, UnixAddress
 from epolld.config import Config, Logging, Master, Service, Workers
 from epolld.config.guard import MAX_RATE, AccessRule, Limits, Rlimits
-from epolld.config.schema import MAX_INT, MAX_WORKERS, Application, Metrics
+from epolld.config.kinds import MAX_INT
+from epolld.config.schema import MAX_WORKERS, Application, Metrics
 from epolld.config.tls import MAX_HANDSHAKES, Certificate, Tls
 from epolld.networks import parse_network
 
