@@ -16,7 +16,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from types import FrameType
 
 from epolld import channel as words
@@ -31,17 +31,15 @@ from epolld.host.secretfiles import read_secrets
 from epolld.host.signals import SignalQueue
 from epolld.net.acceptor import Gate
 from epolld.net.application import WorkerContext
-from epolld.net.farewell import Farewell
-from epolld.net.handoff import Donor, Receiver
-from epolld.net.linger import Linger
+from epolld.net.handoff import Receiver
 from epolld.net.loop import EventLoop, descriptor_served
 from epolld.net.service import Service
-from epolld.net.transport import Transport
 from epolld.scoreboard import Column, WorkerState
 from epolld.worker import boot
 from epolld.worker.accesslogs import AccessLogs, log_ends, open_access_logs
 from epolld.worker.admission import Admission
 from epolld.worker.counting import Counting
+from epolld.worker.departure import Departure
 from epolld.worker.inspection import Inspector
 from epolld.worker.lifecycle import Lifecycle
 from epolld.worker.limits import Limits
@@ -51,8 +49,6 @@ log = logging.getLogger("epolld.worker")
 
 TICK = 1.0  # seconds: heartbeat, and the cure for stranded wake-ups
 BEATS = 4  # heartbeats within a stuck_timeout, at least: one that comes late kills nobody
-LAST_WORDS = 1.0  # seconds of graceful_timeout left for ending what has not ended by itself
-LAST_LOOK = 0.05  # seconds between two looks whether the last descriptor is closed
 
 
 class State(enum.Enum):
@@ -114,11 +110,15 @@ class Worker:
         self._access_logs: AccessLogs = {}
         self._services: list[Service] = []
         self._receiver = Receiver(self._loop)
-        self._donor: Donor | None = None  # when draining
-        self._farewell = Farewell(self._loop, 0.0)
+        self._departure = Departure(
+            self._loop,
+            self._slot,
+            assignment.scoreboard.column(Column.LIVE),
+            self._services,
+            self._admission,
+            self._runtimes,
+        )
         self._has_entrances = False  # a service has, so connections may come late
-        self._drained_at = float("inf")  # when it began to, in the loop's time
-        self._deadline = 0.0  # of the drain, by the monotonic clock
         self._state = State.BOOTING
         place = (self._slot, os.getpid(), assignment.generation.number)
         self._inspector = Inspector(self._loop, self._channel, self._services, place)
@@ -183,7 +183,7 @@ class Worker:
             CodeWatch(self._loop, self._born, lambda: self._state is not State.DRAINING).look()
         self._runtimes.run()
         self._lifecycle.stop()
-        self._runtimes.close(min(max(LAST_LOOK, self._deadline - time.monotonic()), LAST_WORDS))
+        self._runtimes.close(self._departure.time_left())
         self._counting.publish()
         logs.tell_suppressed(last=True)
 
@@ -288,36 +288,20 @@ class Worker:
         `heirs` maps the rows of the workers that take connections of the services in `movable` to
         descriptors towards them. What is still there after `patience` seconds is closed.
         """
-        heirs = heirs or {}
-        moving = [s for s in self._services if heirs and s.name in movable]
         if self._state is not State.DRAINING:
             self._admission.stop()
-            self._drained_at = self._loop.now
             self._enter(State.DRAINING)
             self._receiver.close()
-            self._farewell = Farewell(self._loop, spread)
-            self._deadline = time.monotonic() + patience
-            last_words = min(LAST_WORDS, patience / 2)
-            self._loop.call_later(patience - last_words, lambda: self._end_connections(last_words))
-            self._loop.call_later(patience, self._runtimes.stop)
-            self._leave_when_done()
+            self._departure.begin(patience, spread)
             self._runtimes.on_draining()
             self._lifecycle.draining()
             for service in self._services:
                 service.on_draining()
-        for service in self._services:
-            if service not in moving:
-                for transport in service.transports:
-                    self._farewell.add(transport)  # harmless a second time
-        if self._donor is not None and not self._donor.is_done():
-            self._donor.add_heirs(heirs, movable)
-        elif moving:
-            self._donor = self._give(moving, heirs, self._farewell.add)
+        self._departure.send_away(movable, heirs or {})
 
     def share(self, count: int, heirs: Mapping[int, int]) -> None:
         """Give `count` connections away and go on serving."""
-        movable = [service for service in self._services if service.tls is None]
-        self._give(movable, heirs, lambda _transport: None, count)
+        self._departure.share(count, heirs)
 
     def adopt(self, fd: int) -> None:
         """Take connections over `fd`; a worker that is to leave refuses, so they stay there."""
@@ -326,58 +310,12 @@ class Worker:
         else:
             self._receiver.add_donor(fd)
 
-    def _give(
-        self,
-        services: list[Service],
-        heirs: Mapping[int, int],
-        on_stuck: Callable[[Transport], object],
-        limit: int | None = None,
-    ) -> Donor:
-        """Begin to hand connections over."""
-        live = self._assignment.scoreboard.column(Column.LIVE)
-        begin = time.monotonic()
-
-        def done(moved: int) -> None:
-            took = (time.monotonic() - begin) * 1000
-            log.info("worker %d: %d connections moved in %.0f ms", self._slot, moved, took)
-
-        donor = Donor(self._loop, lambda row: live[row], on_stuck, done)
-        donor.add_heirs(heirs, [service.name for service in services])
-        donor.give(services, limit)
-        return donor
-
     def stop(self) -> None:
         """Leave now: close all connections, with what the kernel still takes."""
         if self._state is not State.DRAINING:
             self._admission.stop()
             self._enter(State.DRAINING)
-        self._end_connections(patience=0)
-        self._loop.call_later(LAST_LOOK, self._runtimes.stop)
-
-    def _end_connections(self, patience: float) -> None:
-        """Time is over: end every connection, and wait for as long as a goodbye takes."""
-        gently = patience > 0
-        live = self._admission.live
-        if live:
-            log.info("worker %d: closing the last %d connections", self._slot, live)
-        if gently and self._donor is not None:
-            for transport in self._donor.not_moved():
-                transport.tell_draining()
-        for service in self._services:
-            service.end_all(patience / 2, gently)
-        self._leave_when_done()
-
-    def _leave_when_done(self) -> None:
-        """Stop the loop once no connection is left, no handler that still works, and no socket
-        that lingers for its peer."""
-        if (
-            self._admission.live
-            or any(service.is_unfinished() for service in self._services)
-            or any(isinstance(watcher, Linger) for watcher in self._loop.watchers())
-        ):
-            self._loop.call_later(LAST_LOOK, self._leave_when_done)
-        else:
-            self._runtimes.stop()
+        self._departure.end_now()
 
     def _watch_lag(self) -> None:
         """Take no more connections than the loop keeps up with."""
@@ -386,13 +324,6 @@ class Worker:
             from epolld.worker.overload import Overload
 
             Overload(self._loop, self._slot, limit, self._admission.set_overloaded).start()
-
-    def _take_leave_of_latecomers(self) -> None:
-        """Those whose PROXY header came when all others were on the move already."""
-        for service in self._services:
-            for transport in service.transports:
-                if transport.opened >= self._drained_at:
-                    self._farewell.add(transport)
 
     def _beat(self) -> None:
         """More heartbeats than ticks, for a short stuck_timeout."""
@@ -410,7 +341,7 @@ class Worker:
         self._admission.tick()
         logs.tell_suppressed()
         if self._has_entrances and self._state is State.DRAINING:
-            self._take_leave_of_latecomers()
+            self._departure.send_latecomers_away()
 
     def _enter(self, state: State) -> None:
         self._state = state
