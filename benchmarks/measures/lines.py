@@ -17,49 +17,66 @@ import stats
 from report import Bar, Result, bars_chart
 
 CONNECTIONS, DEPTH, SIZE, WARMUP = 50, 16, 64, 2_000
-PROTOCOL = "benchmarks.peers.upper_lines_epolld:Upper"
-PEERS = {"uvloop": ("lines_uvloop_streams", 2.5), "twisted": ("lines_twisted", 3.0)}  # and bars
+SINGLY, TOGETHER = "epolld", "epolld, lines_received"
+PROTOCOLS = {
+    SINGLY: "benchmarks.peers.upper_lines_epolld:Upper",
+    TOGETHER: "benchmarks.peers.upper_lines_epolld:UpperTogether",
+}
+# By module: who, and how many times as many lines which of ours has to answer.
+PEERS = {
+    "uvloop": ("lines_uvloop_streams", SINGLY, 2.5),
+    "twisted": ("lines_twisted", TOGETHER, 3.0),
+}
 LABELS = {
-    "epolld": "epolld, LineProtocol",
+    SINGLY: "epolld, LineProtocol.line_received",
+    TOGETHER: "epolld, LineProtocol.lines_received",
     "lines_uvloop_streams": "uvloop, streams",
     "lines_twisted": "Twisted, LineReceiver",
 }
 
 
 def measure(names: Sequence[str], quick: bool) -> Result:
-    """epolld's LineProtocol beside uvloop's streams and Twisted's LineReceiver."""
+    """epolld's LineProtocol, both ways, beside uvloop's streams and Twisted's LineReceiver."""
     rounds, batches = (5, 5_000) if quick else (15, 10_000)
-    entrants = ["epolld"]
-    entrants += [peer for module, (peer, _) in PEERS.items() if servers.installed(module)]
+    entrants = list(PROTOCOLS)
+    entrants += [peer for module, (peer, *_) in PEERS.items() if servers.installed(module)]
     cpu: dict[str, list[float]] = {name: [] for name in entrants}
     for number in progress.rounds(rounds):
         for name in random.sample(entrants, len(entrants)):
             if name in servers.failed:
                 continue
             progress.show(f"round {number + 1} of {rounds}: {LABELS[name]}")
-            with servers.excused(name), servers.running(name, protocol=PROTOCOL) as server:
+            own = SINGLY if name in PROTOCOLS else name
+            protocol = PROTOCOLS.get(name, "")
+            with servers.excused(own), servers.running(own, protocol=protocol) as server:
                 cpu[name].append(_cost(server, batches))
     cpu = {name: found for name, found in cpu.items() if name not in servers.failed}
     result = Result(
         name="lines",
         title="Pipelined lines",
         about=f"{CONNECTIONS} clients send {DEPTH} lines of {SIZE} bytes in one go; each is "
-        f"answered in upper case by what its library has for lines. {len(cpu['epolld'])} rounds.",
-        columns=("server", "CPU µs a line (spread)", "lines a CPU second, epolld to it (spread)"),
+        f"answered in upper case by what its library has for lines: a call for each, and "
+        "for epolld also one for all that a receive has brought (`lines_received`). "
+        f"{len(cpu[SINGLY])} rounds.",
+        columns=(
+            "server",
+            "CPU µs a line (spread)",
+            "lines a CPU second, line_received to it (spread)",
+            "lines_received to it (spread)",
+        ),
         raw=cpu,
     )
     for name in cpu:
-        ratio = stats.summarize(stats.ratios(cpu[name], cpu["epolld"]))
-        result.rows.append((LABELS[name], str(stats.summarize(cpu[name])), str(ratio)))
+        ratios = [str(stats.summarize(stats.ratios(cpu[name], cpu[own]))) for own in PROTOCOLS]
+        result.rows.append((LABELS[name], str(stats.summarize(cpu[name])), *ratios))
     spreads = {LABELS[name]: stats.summarize(values) for name, values in cpu.items()}
     chart = {label: (each.median, each.low, each.high) for label, each in spreads.items()}
     result.charts.append(bars_chart("", "CPU µs a line", chart))
-    for peer, least in PEERS.values():
+    for peer, own, least in PEERS.values():
         if peer in cpu:
             # A bar is a ceiling, so it looks at the share of the peer's time that epolld takes.
-            share = stats.summarize(stats.ratios(cpu["epolld"], cpu[peer]))
-            what = f"epolld to {LABELS[peer]}"
-            result.bars.append(Bar(what, share.median, 1 / least, "times", spread=share.spread))
+            share = stats.summarize(stats.ratios(cpu[own], cpu[peer])).median
+            result.bars.append(Bar(f"{LABELS[own]} to {LABELS[peer]}", share, 1 / least, "times"))
     return result
 
 

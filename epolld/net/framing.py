@@ -11,6 +11,7 @@ buffer, and one in a message no more than `max_length` and one receive.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ SEND_FROM = 4096
 NO_ANSWERS: list[bytes] = []  # outside a batch; nobody appends to it
 
 Buffer = bytes | bytearray | memoryview
-Callbacks = tuple[Callable[[Any], object], list[Any]]  # what to call, and with what, one by one
+Delivery = tuple[Callable[[list[Any]], object], list[Any]]  # who takes messages, and which
 
 
 class Framing(Protocol):
@@ -70,12 +71,12 @@ class Framing(Protocol):
 
     # -- what a format defines -------------------------------------------------------------------
 
-    def _cut(self) -> Callbacks | None:
+    def _cut(self) -> Delivery | None:
         """Take whole messages off `_rest`, at most CUT_AHEAD; None if there is none."""
         raise NotImplementedError
 
-    def _received(self) -> Callable[[bytes], object]:
-        """The callback for a message."""
+    def _deliver(self, messages: list[bytes]) -> None:
+        """Give whole messages to the callback for them."""
         raise NotImplementedError
 
     def _uncut(self, messages: list[bytes]) -> bytes:
@@ -106,15 +107,20 @@ class Framing(Protocol):
         """Hand out one batch after the other, while there is one and the transport wants it."""
         while True:
             if self._held:
-                callbacks: Callbacks | None = (self._received(), self._held)
+                delivery: Delivery | None = (self._deliver, self._held)
             else:
-                callbacks = self._cut()
+                delivery = self._cut()
             self._held = None
-            if callbacks is None:
+            if delivery is None:
                 return
-            self._hand_out(*callbacks)
+            deliver, messages = delivery
+            deliver(messages)
             if (self._held or self._rest) and self._has_to_wait():
                 return
+
+    def _singly(self, receive: Callable[[Any], object]) -> Callable[[list[Any]], object]:
+        """Who takes messages and calls `receive` for each."""
+        return functools.partial(self._hand_out, receive)
 
     def _hand_out(self, receive: Callable[[Any], object], messages: list[Any]) -> None:
         """Call back for each message until the batch is stopped; then send the answers."""

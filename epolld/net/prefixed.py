@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Literal, Self
 
-from epolld.net.framing import CUT_AHEAD, Buffer, Callbacks, Framing
+from epolld.net.framing import CUT_AHEAD, Buffer, Delivery, Framing
 
 CODECS = {
     (size, order): struct.Struct(sign + letter)
@@ -46,6 +46,15 @@ class Prefixed(Framing):
     def message_received(self, message: bytes) -> None:
         """A message has come."""
 
+    def messages_received(self, messages: list[bytes]) -> None:
+        """The messages that one receive has made whole have come, at least one and at most 256.
+
+        The default calls `message_received` for each. Write this one in its place to deal with all
+        at once, and answer with `send_messages`. All of them are yours then: closing or pausing
+        does not take back the later ones.
+        """
+        self._hand_out(self.message_received, messages)
+
     def message_length_exceeded(self, length: int) -> None:
         """A message is announced that is longer than `max_length`: it has `length` bytes.
 
@@ -68,6 +77,10 @@ class Prefixed(Framing):
         else:
             self._send(b"".join(frame))
 
+    def send_messages(self, messages: Iterable[bytes]) -> None:
+        """Send all of `messages`, each in its frame, in one piece. Raises as `send_message`."""
+        self.transport.write(self._uncut(messages))
+
     # -- the formats -----------------------------------------------------------------------------
 
     def _frame(self, message: bytes) -> tuple[bytes, ...]:
@@ -81,7 +94,7 @@ class Prefixed(Framing):
         """
         raise NotImplementedError
 
-    def _cut(self) -> Callbacks | None:
+    def _cut(self) -> Delivery | None:
         if self._skip:
             self._drop(self._skip)
         try:
@@ -91,12 +104,12 @@ class Prefixed(Framing):
             begin, end = found
             if end - begin > self.max_length:
                 self._drop(end + len(self._trailer))
-                return self.message_length_exceeded, [end - begin]
+                return self._singly(self.message_length_exceeded), [end - begin]
             if end + len(self._trailer) > len(self._rest):
                 return None  # and nothing of it has been copied
-            return self.message_received, self._cut_whole(bytes(self._rest))
+            return self.messages_received, self._cut_whole(bytes(self._rest))
         except Malformed as error:
-            return self._malformed, [str(error)]
+            return self._singly(self._malformed), [str(error)]
 
     def _cut_whole(self, data: bytes) -> list[bytes]:
         """Take messages off `data`, up to one that is too long, or not there, or no message."""
@@ -127,10 +140,10 @@ class Prefixed(Framing):
     def _malformed(self, reason: str) -> None:
         self._end(reason, "protocol_error")
 
-    def _received(self) -> Callable[[bytes], object]:
-        return self.message_received
+    def _deliver(self, messages: list[bytes]) -> None:
+        self.messages_received(messages)
 
-    def _uncut(self, messages: list[bytes]) -> bytes:
+    def _uncut(self, messages: Iterable[bytes]) -> bytes:
         return b"".join(piece for message in messages for piece in self._frame(message))
 
     def _frozen(self) -> bytes:
