@@ -19,10 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from fake_processes import Kernel, Process, TurnedLoop
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from processes import Kernel, Process, TurnedLoop
 
 from epolld import channel as words
 from epolld.config import Loaded, loads
