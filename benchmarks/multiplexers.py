@@ -13,6 +13,7 @@ docs/epoll.md. It is also the measure `multiplexers` of scripts/bench.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -21,7 +22,7 @@ import select
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import loads
@@ -33,7 +34,8 @@ import servers
 ASKING = 10  # connections that ask while the others are silent
 SIZES = (10, 100, 1_000, 5_000, 15_000)
 SELECT_LIMIT = 1_024  # descriptors; FD_SETSIZE
-MESSAGES, WARMUP = 5_000, 1_000
+SLOW = 5_000  # more sockets than these only in the first round by poll, which takes minutes then
+MESSAGES = 5_000  # measured; poll with a crowd takes its time, and gets a quarter
 TIMEOUT = 60  # seconds for an answer: poll accepts 15,000 one by one, each after a scan of all
 ENOUGH = 0.01  # seconds of calls that are measured as one
 
@@ -56,17 +58,55 @@ def measure_servers(rounds: int) -> tuple[Curves, Curves]:
     """CPU µs a message, the median of the rounds: while ten ask, and while all do."""
     few: dict[str, dict[int, list[float]]] = {name: {} for name in SERVERS}
     many: dict[str, dict[int, list[float]]] = {name: {} for name in SERVERS}
-    for number in progress.rounds(rounds):
+    for number in progress.rounds(rounds, least=2):
         for name in random.sample(list(SERVERS), len(SERVERS)):
-            with servers.running(name) as server:
-                for size in SIZES:
-                    if name == "select" and size > SELECT_LIMIT:
-                        continue
-                    progress.show(f"round {number + 1} of {rounds}: {name}, {size:,} sockets")
-                    few[name].setdefault(size, []).append(_cost(server, ASKING, size - ASKING))
-                    if size < SIZES[-1]:
-                        many[name].setdefault(size, []).append(_cost(server, size, 0))
+            progress.show(f"round {number + 1} of {rounds}: {name}")
+            for size, cost in _measure_few(name, SLOW if number and name == "poll" else SIZES[-1]):
+                few[name].setdefault(size, []).append(cost)
+            for size, cost in _measure_many(name):
+                many[name].setdefault(size, []).append(cost)
     return _medians(few), _medians(many)
+
+
+# The server ends first, its connections with it: poll would scan all that are left for each that
+# goes, and so for each that comes; that is why the crowd grows and none is let go.
+
+
+def _measure_few(name: str, most: int = SIZES[-1]) -> Iterator[tuple[int, float]]:
+    """Ten ask, in a crowd of silent ones that grows."""
+    with contextlib.ExitStack() as crowd, servers.running(name) as server:
+        there = 0
+        for size in _sizes(name, most):
+            if more := size - ASKING - there:
+                load = loads.opened(server.port, connections=0, idle=more, timeout=TIMEOUT)
+                crowd.enter_context(load)
+                there += more
+            with _asking(server, ASKING, MESSAGES if there < SELECT_LIMIT else MESSAGES // 4) as it:
+                yield size, _cost(server, it)
+
+
+def _measure_many(name: str) -> Iterator[tuple[int, float]]:
+    """All ask; with each number on a server of its own."""
+    for size in _sizes(name, SIZES[-2]):
+        with contextlib.ExitStack() as clients, servers.running(name) as server:
+            yield size, _cost(server, clients.enter_context(_asking(server, size, MESSAGES)))
+
+
+def _sizes(name: str, most: int) -> Sequence[int]:
+    return [size for size in SIZES if size <= (SELECT_LIMIT if name == "select" else most)]
+
+
+def _asking(
+    server: servers.Server, clients: int, messages: int
+) -> contextlib.AbstractContextManager[loads.Load]:
+    """So many clients that will ask so many times together, or twice each."""
+    return loads.opened(
+        server.port,
+        connections=clients,
+        messages=max(messages, 2 * clients),
+        warmup=max(messages // 5, 2 * clients),
+        timeout=TIMEOUT,
+    )
 
 
 def _medians(costs: Mapping[str, Mapping[int, Sequence[float]]]) -> Curves:
@@ -76,21 +116,13 @@ def _medians(costs: Mapping[str, Mapping[int, Sequence[float]]]) -> Curves:
     }
 
 
-def _cost(server: servers.Server, asking: int, silent: int) -> float:
-    messages = MESSAGES if silent < SELECT_LIMIT else MESSAGES // 4  # poll takes its time
-    with loads.opened(
-        server.port,
-        connections=asking,
-        idle=silent,
-        messages=max(messages, 2 * asking),
-        warmup=max(WARMUP, 2 * asking),
-        timeout=TIMEOUT,
-    ) as load:
-        family = processes.family(server.pid)
-        before = processes.cpu_time(family)
-        report = load.run()
-        spent = processes.cpu_time(family) - before
-    return spent.run / report["messages"] / 1000
+def _cost(server: servers.Server, load: loads.Load) -> float:
+    """CPU µs of the server for a message of the load."""
+    family = processes.family(server.pid)
+    before = processes.cpu_time(family)
+    report = load.run()
+    spent = processes.cpu_time(family) - before
+    return float(spent.run / report["messages"] / 1000)
 
 
 def measure_calls() -> Curves:
@@ -163,6 +195,8 @@ def _style(axes: Any) -> None:
         "1,024: select's end",
         (SELECT_LIMIT, 0.98),
         xycoords=("data", "axes fraction"),
+        xytext=(2, 0),
+        textcoords="offset points",
         rotation=90,
         ha="left",
         va="top",
@@ -206,7 +240,7 @@ def main(arguments: Sequence[str]) -> None:
     servers.raise_descriptor_limit()
     servers.build()
     with servers.pinned(servers.LOAD_CORE):
-        few, many, _ = run(1 if quick else 3)
+        few, many, _ = run(1 if quick else 2)
     print(table(few), table(many), sep="\n\n")
 
 

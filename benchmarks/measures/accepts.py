@@ -19,7 +19,7 @@ PACE_US = 1_000
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """Only epolld spreads over processes; the peers have one."""
-    rounds = 1 if quick else 5
+    rounds = 1 if quick else 4
     result = Result(
         name="accepts",
         title="Accept balance",

@@ -24,7 +24,7 @@ RATE = re.compile(r"([\d.]+) requests per second, p50=([\d.]+) msec")
 
 def measure(_names: Sequence[str], quick: bool) -> Result:
     """PING over 50 connections, one command at a time, by both."""
-    times, commands = (3, 40_000) if quick else (7, 60_000)
+    times, commands = (3, 40_000) if quick else (5, 60_000)
     result = Result(
         name="check",
         title="The load program itself",

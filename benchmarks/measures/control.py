@@ -109,7 +109,7 @@ def _measure(result: Result, workers: int, lists: int) -> None:
 
 def _bar(what: str, values: Sequence[float], limit: float) -> Bar:
     """The worst is what counts; the median is told."""
-    middle = f"the worst; median {statistics.median(values):.3g}, {len(values)} times"
+    middle = f"the worst; median {statistics.median(values):.3g}, {len(values)} of them"
     return Bar(what, max(values), limit, "ms", spread=middle)
 
 

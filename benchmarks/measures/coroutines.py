@@ -37,7 +37,7 @@ ENTRANTS = {
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """The two kinds in one worker, each against what it is compared with."""
-    times, messages = (5, 15_000) if quick else (5, 30_000)
+    times, messages = (3, 15_000) if quick else (5, 20_000)
     result = Result(
         name="coroutines",
         title="Coroutines",

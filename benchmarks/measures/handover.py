@@ -126,7 +126,7 @@ def _bars(row: Row) -> list[Bar]:
 
 def _middle(values: Sequence[float]) -> str:
     """The bar looks at the worst; this tells the median."""
-    return f"the worst; median {statistics.median(values):,.0f}, {len(values)} times"
+    return f"the worst; median {statistics.median(values):,.0f}, {len(values)} of them"
 
 
 def _charts(rows: Sequence[Row], title: str) -> list[dict[str, Any]]:
@@ -146,9 +146,9 @@ def _range(values: Sequence[float]) -> Spread:
 
 def _changes(result: Result, load_name: str, think: int, quick: bool) -> list[Row]:
     """One server through reloads, upgrades and changes of its size."""
-    hups, others = (3, 1) if quick else (10, 2)
+    none, hups, others = (2, 3, 1) if quick else (5, 10, 2)
     plan: tuple[tuple[str, int, Callable[[servers.Server], float | None]], ...] = (
-        ("none", hups, _wait),
+        ("none", none, _wait),
         ("HUP", hups, lambda server: _replace_all(server, signal.SIGHUP)),
         ("USR2", others, lambda server: _replace_all(server, signal.SIGUSR2)),
         ("TTOU", others, _shrink),  # first: who leaves then has its share of the connections

@@ -19,7 +19,7 @@ MOST_THREADS = 1_000  # for those with a thread or process a connection
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """Each server with growing crowds, in the same process."""
-    times, messages = (1, 10_000) if quick else (3, 20_000)
+    times, messages = (1, 10_000) if quick else (3, 15_000)
     found: dict[str, dict[int, list[float]]] = {name: {} for name in names if name != "perl"}
     for number in progress.rounds(times):
         for name, costs in found.items():

@@ -15,7 +15,7 @@ import servers
 from report import Result, bars_chart
 
 COUNTED = ("epolld", "c", "uvloop", "asyncio", "twisted")
-FEW, MANY = 200, 1_200  # messages; the difference counts, and start and end cancel out
+FEW, MANY = 200, 1_000  # messages; the difference counts, and start and end cancel out
 START_WITHIN = 120.0  # seconds; under callgrind everything is fifty times slower
 TOTAL = re.compile(r"^(?:summary|totals):\s*(\d+)", re.MULTILINE)
 

@@ -37,7 +37,7 @@ LABELS = {
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """epolld's LineProtocol, both ways, beside uvloop's streams and Twisted's LineReceiver."""
-    rounds, batches = (5, 5_000) if quick else (15, 10_000)
+    rounds, batches = (5, 5_000) if quick else (9, 10_000)
     entrants = list(PROTOCOLS)
     entrants += [peer for module, (peer, *_) in PEERS.items() if servers.installed(module)]
     cpu: dict[str, list[float]] = {name: [] for name in entrants}

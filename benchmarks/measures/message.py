@@ -15,7 +15,7 @@ SIZES = {"1 KiB": 1_024, "10 KiB": 10_240, "100 KiB": 102_400}
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """64 bytes, which is where the server costs most beside the kernel."""
-    times, messages = (5, 20_000) if quick else (15, 30_000)
+    times, messages = (5, 20_000) if quick else (13, 30_000)
     costs = rounds.alternate(
         names, times, 10, lambda server: rounds.cost(server, messages=messages)
     )
@@ -54,7 +54,7 @@ def measure_sizes(names: Sequence[str], quick: bool) -> Result:
         f"`recv` of 64 KiB. {times} rounds, the first only for those without a bar.",
     )
     for title, size in SIZES.items():
-        messages = 10_000 if size < 50_000 else 3_000
+        messages = 6_000 if size < 50_000 else 2_000
 
         def work(server: servers.Server, size: int = size, messages: int = messages) -> rounds.Cost:
             return rounds.cost(server, size=size, messages=messages, warmup=messages // 5)
