@@ -75,8 +75,9 @@ def measure(names: Sequence[str], quick: bool) -> Result:
     for peer, own, least in PEERS.values():
         if peer in cpu:
             # A bar is a ceiling, so it looks at the share of the peer's time that epolld takes.
-            share = stats.summarize(stats.ratios(cpu[own], cpu[peer])).median
-            result.bars.append(Bar(f"{LABELS[own]} to {LABELS[peer]}", share, 1 / least, "times"))
+            share = stats.summarize(stats.ratios(cpu[own], cpu[peer]))
+            what = f"{LABELS[own]} to {LABELS[peer]}"
+            result.bars.append(Bar(what, share.median, 1 / least, "times", spread=share.spread))
     return result
 
 
