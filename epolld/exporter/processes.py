@@ -1,4 +1,4 @@
-"""What the kernel says of a process: processor time, memory, descriptors. Reads /proc alone."""
+"""What the exporter shows of a process: processor time, memory, descriptors. Reads /proc alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 import re
 from typing import NamedTuple
 
-TICKS = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
+from epolld.host import procstat
 
 
 class ProcessFacts(NamedTuple):
@@ -21,14 +20,11 @@ class ProcessFacts(NamedTuple):
 
 def look(pid: int) -> ProcessFacts | None:
     """What there is to know of a process; None if it has ended."""
-    folder = f"/proc/{pid}"
-    try:
-        with open(f"{folder}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        cpu = (int(fields[11]) + int(fields[12])) / TICKS
-        return ProcessFacts(cpu, int(fields[21]) * PAGE, _descriptors(folder), _limit(folder))
-    except (OSError, ValueError, IndexError):
+    stat = procstat.read(pid)
+    if stat is None:
         return None
+    folder = f"/proc/{pid}"
+    return ProcessFacts(stat.cpu, stat.resident, _descriptors(folder), _limit(folder))
 
 
 def _descriptors(folder: str) -> int | None:

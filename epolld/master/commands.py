@@ -19,7 +19,7 @@ from epolld.master import overview, requests
 from epolld.master.control import Session
 from epolld.master.enquiry import Enquiries, Enquiry, Missing
 from epolld.master.pool import Pool, WorkerHandle
-from epolld.master.reload import Outcome, Reloads
+from epolld.master.reload import Outcome, Reloads, Waiter
 from epolld.master.staff import Staff
 from epolld.net.loop import EventLoop
 
@@ -32,8 +32,8 @@ NO_STACKS = "{reason}; it is stuck, and was told to write its stacks into the lo
 class Actions(Protocol):
     """What the master can do; a reason is why it does not, "" if it does."""
 
-    def upgrade(self, on_outcome: Callable[[Outcome], object] | None = None) -> None:
-        """Execute the program anew."""
+    def upgrade(self, waiter: Waiter | None = None) -> None:
+        """Execute the program anew; `waiter` hears how it went."""
 
     def stop_gracefully(self) -> None:
         """Drain and leave; a second time: leave at once."""
@@ -115,7 +115,7 @@ class Commands:
         """Who wait for the outcome of a reload or upgrade: they outlive an upgrade."""
         return [session for session in self._changing if not session.is_gone()]
 
-    def await_outcome(self, session: Session) -> Callable[[Outcome], object]:
+    def await_outcome(self, session: Session) -> Waiter:
         """What tells a client how the change went that it asked for."""
         self._changing.add(session)
         session.on_gone = lambda: self._changing.discard(session)

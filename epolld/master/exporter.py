@@ -8,18 +8,18 @@ the new one answers, so no scrape is refused. After an upgrade in place the old 
 from __future__ import annotations
 
 import logging
-import os
 import select
 import signal
 from collections.abc import Callable
 from typing import NoReturn
 
 from epolld import channel as words
-from epolld.channel import Channel, ChannelClosed
+from epolld.channel import Channel
 from epolld.config import METRICS
 from epolld.host.children import Child
 from epolld.host.generation import Assignment, Generation, WorkerMain
 from epolld.master.backoff import Backoff
+from epolld.master.hearing import hear
 from epolld.master.pool import Pool, describe_exit
 from epolld.net.loop import EventLoop
 
@@ -129,20 +129,7 @@ class Exporter:
         return process
 
     def _listen(self, process: Process) -> None:
-        while True:
-            try:
-                received = process.channel.receive()
-            except ChannelClosed:
-                self._loop.unregister(process.channel.fileno())  # its pidfd tells the rest
-                return
-            except ValueError as error:
-                log.error("%s: %s", process, error)
-                continue
-            if received is None:
-                return
-            message, descriptors = received
-            for fd in descriptors:  # none is expected
-                os.close(fd)
+        for message in hear(self._loop, process.channel, process):
             if isinstance(message, words.Ready) and process.ready_at is None:
                 process.ready_at = self._loop.now
                 log.debug("%s is ready", process)

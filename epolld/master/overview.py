@@ -11,6 +11,7 @@ from typing import Any
 
 from epolld import __version__
 from epolld.config import worker_count
+from epolld.host import procstat
 from epolld.host.generation import Generation
 from epolld.host.listeners import Listener
 from epolld.ledger import END_WORD, REFUSAL_WORD, Count
@@ -18,43 +19,15 @@ from epolld.master.facts import accept_queue
 from epolld.master.pool import Pool, State, WorkerHandle
 from epolld.scoreboard import NOT_ACCEPTING, Column, Scoreboard
 
-TICKS = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def process_facts(pid: int) -> dict[str, Any]:
-    """CPU time in seconds, memory in bytes, open descriptors; {} of a process that has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (OSError, ValueError):
-        return {}
-    return {
-        "cpu": (int(fields[11]) + int(fields[12])) / TICKS,
-        "memory": int(fields[21]) * PAGE,
-        "process_state": fields[0].decode(),
-    }
-
-
-def uptime(pid: int) -> float:
-    """Seconds since a process began; 0 if unknown."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            start = int(file.read().rpartition(b")")[2].split()[19]) / TICKS
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - start, 2)
-
 
 def master_facts() -> dict[str, Any]:
-    """The master itself."""
-    pid = os.getpid()
-    return {
-        "version": __version__,
-        "pid": pid,
-        "uptime": uptime(pid),
-        **{k: v for k, v in process_facts(pid).items() if k != "process_state"},
-    }
+    """The master itself. Uptime and CPU time in seconds, memory in bytes."""
+    facts: dict[str, Any] = {"version": __version__, "pid": os.getpid(), "uptime": 0.0}
+    stat = procstat.read(os.getpid())
+    if stat is not None:
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - stat.began
+        facts |= {"uptime": round(age, 2), "cpu": stat.cpu, "memory": stat.resident}
+    return facts
 
 
 def generation_facts(generation: Generation, wanted: int) -> dict[str, Any]:
@@ -84,8 +57,16 @@ def worker_facts(pool: Pool, worker: WorkerHandle, now: float) -> dict[str, Any]
         "bytes_in": sum(_of_services(board, row, Count.BYTES_IN)),
         "bytes_out": sum(_of_services(board, row, Count.BYTES_OUT)),
         "accepting": board.column(Column.BALANCE)[row] != NOT_ACCEPTING,
-        **process_facts(worker.pid),
+        **_process_facts(worker.pid),
     }
+
+
+def _process_facts(pid: int) -> dict[str, Any]:
+    """CPU time in seconds, memory in bytes; {} of a process that has ended."""
+    stat = procstat.read(pid)
+    if stat is None:
+        return {}
+    return {"cpu": stat.cpu, "memory": stat.resident, "process_state": stat.state}
 
 
 def connections(pool: Pool) -> int:

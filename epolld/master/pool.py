@@ -20,13 +20,15 @@ from functools import partial
 from typing import NoReturn, Protocol
 
 from epolld import channel as words
-from epolld.channel import Channel, ChannelClosed
+from epolld.channel import Channel
 from epolld.clientcounts import ClientCounts
 from epolld.errors import ExitCode
+from epolld.host import procstat
 from epolld.host.children import Child, Children
 from epolld.host.generation import Assignment, Generation, WorkerMain
 from epolld.host.signals import SignalQueue
 from epolld.master import recycle
+from epolld.master.hearing import hear
 from epolld.master.watchdog import Silence
 from epolld.net.loop import EventLoop
 from epolld.net.timers import Timer
@@ -38,8 +40,6 @@ log = logging.getLogger("epolld.master")
 KILL_AFTER_DRAIN = 5.0
 KILL_AFTER_STOP = 3.0
 KILL_AFTER_ABORT = 2.0  # to write its stacks
-
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 class State(enum.Enum):
@@ -342,24 +342,12 @@ class Pool:
     def facts(self, worker: WorkerHandle, now: float) -> recycle.Facts:
         """What is known of it."""
         accepted = self.scoreboard.column(Column.ACCEPTED)[worker.row]
-        return recycle.Facts(accepted, now - worker.born, _resident_memory(worker.pid))
+        stat = procstat.read(worker.pid)
+        return recycle.Facts(accepted, now - worker.born, 0 if stat is None else stat.resident)
 
     def _listen(self, worker: WorkerHandle) -> None:
         """A worker says something, or has closed its end."""
-        while True:
-            try:
-                received = worker.channel.receive()
-            except ChannelClosed:
-                self._loop.unregister(worker.channel.fileno())  # its pidfd tells the rest
-                return
-            except ValueError as error:
-                log.error("%s: %s", worker, error)
-                continue
-            if received is None:
-                return
-            message, descriptors = received
-            for fd in descriptors:  # none is expected
-                os.close(fd)
+        for message in hear(self._loop, worker.channel, worker):
             if isinstance(message, words.Ready) and worker.enter(State.READY):
                 self._forget_deadline(worker)
                 worker.ready_at = self._loop.now
@@ -420,12 +408,3 @@ def describe_exit(status: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
-
-
-def _resident_memory(pid: int) -> int:
-    """Bytes of memory that a process holds, pages shared with others included; 0 if unknown."""
-    try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * PAGE_SIZE
-    except (OSError, IndexError, ValueError):
-        return 0
