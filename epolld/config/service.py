@@ -180,7 +180,8 @@ class Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         float,
         Setting(
             Duration(),
-            "The time in which a message that has begun must be whole, for framings. 0: any.",
+            "The time in which a message that has begun must be whole: of framings, and of "
+            "protocols with a method `message_under_way()`. On others it has no effect. 0: any.",
         ),
     ] = 0.0
     write_timeout: Annotated[
