@@ -52,9 +52,6 @@ REFUSALS = (
     "handshake_timeout",
 )
 
-# Those of ENDS that are a time limit.
-TIMEOUTS = tuple(cause for cause in ENDS if cause.endswith("_timeout") or cause == "max_age")
-
 # Why a worker had to be replaced.
 RESTARTS = (
     OTHER,

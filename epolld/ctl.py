@@ -308,11 +308,10 @@ def _watch(daemon: Daemon, arguments: argparse.Namespace) -> None:
 def _top(daemon: Daemon, arguments: argparse.Namespace) -> None:
     from epolld.console import top
 
-    samples = daemon.ask("watch", patient=True, interval=arguments.interval)
     if arguments.json:
         _watch(daemon, arguments)
-        return
-    top.show(samples)
+    else:
+        top.show(daemon.ask("watch", patient=True, interval=arguments.interval))
 
 
 def _completion(_daemon: Daemon | None, arguments: argparse.Namespace) -> None:

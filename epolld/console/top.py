@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,9 @@ def show(samples: Iterable[Facts]) -> None:
         from rich.text import Text
     except ImportError:
         raise ControlError(
-            ExitCode.FAILED, "top needs rich: pip install 'epolld[top]'; `watch` does without"
+            ExitCode.FAILED,
+            "top needs rich, which is not installed; "
+            f"run: {sys.executable} -m pip install rich; `watch` does without",
         ) from None
     console = Console()
     before: Facts | None = None

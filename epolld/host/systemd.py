@@ -68,11 +68,6 @@ class Notifier:
         """Take the address from NOTIFY_SOCKET; silent where that is not set."""
         return cls(environ.get("NOTIFY_SOCKET"))
 
-    @property
-    def enabled(self) -> bool:
-        """Whether anybody wants to hear."""
-        return bool(self._address)
-
     def ready(self, status: str = "") -> bool:
         """Say that start-up, or the reload announced before, is done."""
         return self._send("READY=1", *_status_lines(status))
@@ -94,10 +89,6 @@ class Notifier:
     def watchdog(self) -> bool:
         """Say that the sender's loop still turns."""
         return self._send("WATCHDOG=1")
-
-    def main_pid(self, pid: int) -> bool:
-        """Name the process to follow, after daemonizing."""
-        return self._send(f"MAINPID={pid}")
 
     def store(self, name: str, fd: int) -> bool:
         """Have systemd keep a descriptor over a restart (FileDescriptorStoreMax= allows it)."""

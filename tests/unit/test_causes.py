@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from epolld.causes import ENDS, OTHER, REFUSALS, TIMEOUTS
+from epolld.causes import ENDS, OTHER, REFUSALS
 
 PACKAGE = Path(__file__).parents[2] / "epolld"
 
@@ -22,11 +22,6 @@ def test_each_is_a_plain_word_named_once(causes: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("causes", [ENDS, REFUSALS], ids=["ends", "refusals"])
 def test_what_is_unknown_has_the_first_place(causes: tuple[str, ...]) -> None:
     assert causes[0] == OTHER
-
-
-def test_timeouts_are_ends() -> None:
-    assert "idle_timeout" in TIMEOUTS
-    assert "eof" not in TIMEOUTS
 
 
 SAYS_WHY = {"refuse", "lose", "time_out", "close_for", "on_refused"}
