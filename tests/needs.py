@@ -5,9 +5,11 @@ reason; where everything has to be there (CI, or EPOLLD_REQUIRE_ALL=1) it fails 
 no test goes missing unseen. Refuses to install or change anything.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,6 +43,15 @@ def tool(name: str, package: str = "") -> str:
     if path is None:
         lacking(f"{name} (apt install {package or name})")
     return path
+
+
+def cpython_tests() -> None:
+    """The test runs some of CPython's own, which distributions ship apart from it."""
+    if importlib.util.find_spec("test") is None or not importlib.util.find_spec(
+        "test.test_asyncio"
+    ):
+        minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+        lacking(f"the tests of CPython (apt install libpython{minor}-testsuite)")
 
 
 def systemd_box() -> None:
