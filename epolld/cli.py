@@ -31,6 +31,11 @@ REUSEPORT = (
     "if another program listens on the same port"
 )
 
+NO_MESSAGES = (
+    "has no effect: the protocol does not say where its messages are, as framings do, and others "
+    "by a method message_under_way()"
+)
+
 EXIT_CODES = """\
 exit codes:
   0   stopped as told; --check: OK; --daemonize: the workers are ready
@@ -188,8 +193,7 @@ def _check(path: str, overrides: Overrides) -> int:
     else:
         for service in loaded.config.services:
             if service.reuseport:
-                place = f"services.{service.name}.reuseport"
-                print(f"warning: {loaded.problem(place, REUSEPORT)}", file=sys.stderr)
+                _warn(loaded, f"services.{service.name}.reuseport", REUSEPORT)
     problems += _check_upgrade()
     for problem in problems:
         print(problem)
@@ -199,15 +203,24 @@ def _check(path: str, overrides: Overrides) -> int:
     return ExitCode.OK
 
 
+def _warn(loaded: Loaded, place: str, message: str) -> None:
+    """Of something that is no mistake."""
+    print(f"warning: {loaded.problem(place, message)}", file=sys.stderr)
+
+
 def _check_services(loaded: Loaded) -> list[str]:
     """Import what the services name; this process is not the daemon, so user code may run."""
     from epolld.host.secretfiles import read_secrets
+    from epolld.services.handlers import tells_of_messages
     from epolld.worker.boot import import_all
 
     try:
-        import_all(loaded, read_secrets(loaded))
+        handlers = import_all(loaded, read_secrets(loaded)).handlers
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
+    for service in loaded.config.services:
+        if service.message_timeout and not tells_of_messages(*handlers[service.name]):
+            _warn(loaded, f"services.{service.name}.message_timeout", NO_MESSAGES)
     return []
 
 

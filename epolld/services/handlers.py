@@ -70,6 +70,17 @@ def lacking(handler: type, runtime: Runtime) -> str:
     return ""
 
 
+def tells_of_messages(handler: Callable[..., Any], runtime: Runtime) -> bool:
+    """Whether what `handler` makes says where its messages are, as `message_timeout` needs it.
+
+    A function says nothing about what it returns: that counts as yes.
+    """
+    if runtime in ("coroutines", "threads"):
+        return False
+    made = getattr(handler, "func", handler)  # what a functools.partial is of: one with options
+    return not isinstance(made, type) or hasattr(made, "message_under_way")
+
+
 def lacking_application(found: type) -> str:
     """What a class lacks to be an application, as the end of a sentence; "" if nothing."""
     if hasattr(found, "start") or hasattr(found, "stop"):  # `draining` a protocol has, too

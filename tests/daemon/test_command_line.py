@@ -165,3 +165,48 @@ def test_daemon_with_overrides(make_daemon: Callable[[Config], Daemon]) -> None:
     made.wait_workers(1, generation=2)
     made.stop()
     assert not pidfile.exists()
+
+
+def test_check_tells_what_reuseport_costs(run: Run, config: Callable[[str], str]) -> None:
+    file = config("services: [{name: upper, bind: '127.0.0.1:0', reuseport: true}]")
+    done = run("--check", "--config", file)
+    assert (done.returncode, done.stdout) == (0, "OK\n")
+    assert "services.upper.reuseport: a reload that keeps the address costs nothing" in done.stderr
+
+
+HANDLERS = """
+import epolld
+
+class Lines(epolld.LineProtocol):
+    def __init__(self, *, color="red"):
+        pass
+
+class Own(epolld.Protocol):
+    def message_under_way(self):
+        return None
+
+async def handle(reader, writer):
+    pass
+
+def make():
+    return Lines()
+"""
+
+
+def test_check_tells_where_message_timeout_has_no_effect(
+    run: Run, config: Callable[[str], str]
+) -> None:
+    services = [
+        {"name": name, "protocol": protocol, "bind": "127.0.0.1:0", "message_timeout": "1s"}
+        for name, protocol in (
+            *(("upper", "upper"), ("handle", "handlers:handle"), ("lines", "handlers:Lines")),
+            *(("own", "handlers:Own"), ("make", "handlers:make")),
+        )
+    ]
+    services[2]["options"] = {"color": "blue"}
+    file = config(yaml.safe_dump({"services": services}))
+    Path(file).with_name("handlers.py").write_text(HANDLERS)
+    done = run("--check", "--config", file)
+    assert (done.returncode, done.stdout) == (0, "OK\n")
+    found = re.findall(r"warning: .*:\d+:\d+: services\.(\w+)\.message_timeout: ", done.stderr)
+    assert found == ["upper", "handle"]

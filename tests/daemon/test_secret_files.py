@@ -94,13 +94,3 @@ def test_a_file_that_cannot_be_read(
     assert done.returncode == 1
     assert "services.knows.options.password" in done.stdout
     assert "missing: No such file or directory" in done.stdout
-
-
-def test_check_tells_what_reuseport_costs(
-    run: Callable[..., subprocess.CompletedProcess[str]], make_daemon: Callable[[Config], Daemon]
-) -> None:
-    service = {"name": "upper", "bind": "127.0.0.1:0", "reuseport": True}
-    made = make_daemon({"services": [service]})
-    done = run("--check", "--config", str(made.config_file))
-    assert done.returncode == 0
-    assert "services.upper.reuseport: a reload that keeps the address costs nothing" in done.stderr
