@@ -100,7 +100,10 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         accidents.measure(result, quick)
         if not quick:
             progress.show("five reloads for a picture")
-            plot_reload.draw(*plot_reload.observe())
+            try:
+                plot_reload.draw(*plot_reload.observe())
+            except servers.BenchmarkError as error:  # what was measured is not lost for it
+                result.notes.append(f"* The picture of five reloads is from before: {error}")
     result.pictures.append("reload")
     result.notes.append(
         "* Both cores serve and load at once. `none`: the same load with nothing changing, for "

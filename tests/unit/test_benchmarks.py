@@ -258,3 +258,16 @@ def test_a_measure_that_fails_loses_nothing_and_is_told(
     assert "from before" in page
     assert "a newer run failed" in page
     assert list(json.loads(here["DATA"].read_text())) == ["fails", "fine"]
+
+
+def test_the_table_of_the_lesson_is_replaced_where_it_is_marked_and_nothing_else() -> None:
+    with importable():
+        multiplexers = load("multiplexers")
+    page = "before\n\n<!-- multiplexers -->\n| old |\n| --- |\n\n| another |\n"
+    few = {name: {10: 1.04, 100: 2.0} for name in multiplexers.SERVERS}
+    shown = multiplexers.show(page, few)
+    assert "| old |" not in shown
+    assert "| µs a message | 10 sockets | 100 sockets |\n" in shown
+    assert "| epolld | 1.0 | 2.0 |\n\n| another |\n" in shown
+    assert multiplexers.show(shown, few) == shown
+    assert "<!-- multiplexers -->\n| µs a message |" in multiplexers.PAGE.read_text()
