@@ -34,9 +34,8 @@ import servers
 ASKING = 10  # connections that ask while the others are silent
 SIZES = (10, 100, 1_000, 5_000, 15_000)
 SELECT_LIMIT = 1_024  # descriptors; FD_SETSIZE
-SLOW = 5_000  # more sockets than these only in the first round by poll, which takes minutes then
 MESSAGES = 5_000  # measured; poll with a crowd takes its time, and gets a quarter
-TIMEOUT = 60  # seconds for an answer: poll accepts 15,000 one by one, each after a scan of all
+TIMEOUT = 60  # seconds for an answer: poll scans them all for each newcomer
 ENOUGH = 0.01  # seconds of calls that are measured as one
 
 # The name of each server's file in examples/epoll without `upper_`, and what the page calls it.
@@ -61,7 +60,7 @@ def measure_servers(rounds: int) -> tuple[Curves, Curves]:
     for number in progress.rounds(rounds, least=2):
         for name in random.sample(list(SERVERS), len(SERVERS)):
             progress.show(f"round {number + 1} of {rounds}: {name}")
-            for size, cost in _measure_few(name, SLOW if number and name == "poll" else SIZES[-1]):
+            for size, cost in _measure_few(name):
                 few[name].setdefault(size, []).append(cost)
             for size, cost in _measure_many(name):
                 many[name].setdefault(size, []).append(cost)
@@ -72,11 +71,11 @@ def measure_servers(rounds: int) -> tuple[Curves, Curves]:
 # goes, and so for each that comes; that is why the crowd grows and none is let go.
 
 
-def _measure_few(name: str, most: int = SIZES[-1]) -> Iterator[tuple[int, float]]:
+def _measure_few(name: str) -> Iterator[tuple[int, float]]:
     """Ten ask, in a crowd of silent ones that grows."""
     with contextlib.ExitStack() as crowd, servers.running(name) as server:
         there = 0
-        for size in _sizes(name, most):
+        for size in _sizes(name, SIZES[-1]):
             if more := size - ASKING - there:
                 load = loads.opened(server.port, connections=0, idle=more, timeout=TIMEOUT)
                 crowd.enter_context(load)
@@ -224,7 +223,10 @@ def show(page: str, few: Curves) -> str:
 
 
 def run(rounds: int) -> tuple[Curves, Curves, Curves]:
-    """Measure, draw, and write data and page; on the core of the load."""
+    """Measure, draw, and write data and page; on the core of the load.
+
+    The curves of servers while ten ask and while all do, and of the bare calls.
+    """
     calls = measure_calls()
     few, many = measure_servers(rounds)
     DATA.write_text(json.dumps({"few": few, "many": many, "calls": calls}, indent=1) + "\n")
@@ -240,7 +242,7 @@ def main(arguments: Sequence[str]) -> None:
     servers.raise_descriptor_limit()
     servers.build()
     with servers.pinned(servers.LOAD_CORE):
-        few, many, _ = run(1 if quick else 2)
+        few, many, _ = run(1 if quick else 3)
     print(table(few), table(many), sep="\n\n")
 
 

@@ -63,13 +63,14 @@ def alternate(
     rounds: int,
     seldom: int,
     work: Callable[[servers.Server], Cost],
+    least: int = LEAST,
 ) -> Costs:
     """All rounds. Who has no bar takes part in every `seldom`-th, beginning with the first.
 
     A peer that fails once is in none of them: a figure over failures is worth nothing.
     """
     costs: Costs = {name: [] for name in names}
-    for number in progress.rounds(rounds, LEAST):
+    for number in progress.rounds(rounds, least):
         here = [name for name in names if name in servers.RIVALS or number % seldom == 0]
         for name in random.sample(here, len(here)):
             if name in servers.failed:

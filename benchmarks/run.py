@@ -93,7 +93,7 @@ MEASURES = {
     "crowd": Measure(crowd.measure, 32, 15),
     "check": Measure(check.measure, 13, 10),
     "scrapes": Measure(scrapes.measure, 38, 30),
-    "multiplexers": Measure(multiplexers.measure, 60, 40),
+    "multiplexers": Measure(multiplexers.measure, 75, 30),
 }
 
 

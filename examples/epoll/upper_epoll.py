@@ -13,10 +13,15 @@ epoll.register(listener, select.EPOLLIN)
 
 
 def accept() -> None:
-    connection, _ = listener.accept()
-    connection.setblocking(False)
-    connections[connection.fileno()] = connection
-    epoll.register(connection, select.EPOLLIN)
+    """All that wait: one call has told of them together."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        connection.setblocking(False)
+        connections[connection.fileno()] = connection
+        epoll.register(connection, select.EPOLLIN)
 
 
 def read(fd: int) -> None:

@@ -13,10 +13,15 @@ poll.register(listener, select.POLLIN)
 
 
 def accept() -> None:
-    connection, _ = listener.accept()
-    connection.setblocking(False)
-    connections[connection.fileno()] = connection
-    poll.register(connection, select.POLLIN)
+    """All that wait: one call has told of them together."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        connection.setblocking(False)
+        connections[connection.fileno()] = connection
+        poll.register(connection, select.POLLIN)
 
 
 def read(fd: int) -> None:

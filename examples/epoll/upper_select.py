@@ -11,9 +11,14 @@ pending: dict[socket.socket, bytes] = {}  # answers that did not fit: these we w
 
 
 def accept() -> None:
-    connection, _ = listener.accept()
-    connection.setblocking(False)
-    readers.add(connection)
+    """All that wait: one call has told of them together."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        connection.setblocking(False)
+        readers.add(connection)
 
 
 def read(connection: socket.socket) -> None:
