@@ -37,6 +37,7 @@ from epolld.master.facts import Facts, restart_cause
 from epolld.master.pool import Pool, State, WorkerHandle
 from epolld.master.reload import Reloads, Waiter
 from epolld.master.staff import Staff
+from epolld.master.trial import Trial
 from epolld.master.upgrade import Origin, SavedMaster
 from epolld.net.loop import EventLoop
 
@@ -92,7 +93,7 @@ class Master:
         )
         self._control = ControlServer(self._loop, self._commands.handle)
         self._reloads.on_ended = self._on_reload_ended
-        self._trial = 0  # pid of the trial run of an upgrade, while it is under way
+        self._trial = Trial(self._loop, self._pool)  # before an upgrade
         self._exit_code = ExitCode.OK
         self._on_started: Callable[[str, int], None] = lambda reason, code: None
         # What each signal means.
@@ -215,7 +216,7 @@ class Master:
             self._staff.stopping = True
             self._notifier.stopping("stopping")
             self._reloads.cancel("told to stop before it was ready")
-            self._end_trial()
+            self._trial.give_up()
             self._remove_listeners()
             self._say()
 
@@ -229,7 +230,7 @@ class Master:
                 listener.remove()
 
     def _stop_when_alone(self) -> None:
-        if self._staff.stopping and not len(self._pool) and not self._trial:
+        if self._staff.stopping and not len(self._pool) and not self._trial.under_way():
             self._exporter.stop()
             if len(self._exporter):
                 return
@@ -328,41 +329,36 @@ class Master:
 
         `waiter` hears how it went; that it went well, from the new program.
         """
-        if self._reloads.in_progress() or self._staff.stopping or self._trial:
+        if self._reloads.in_progress() or self._staff.stopping or self._trial.under_way():
             reason = "a start, reload, stop or upgrade is in progress"
             log.warning("upgrade refused: %s", reason)
             self._tell_of_upgrade(waiter, f"upgrade refused: {reason}")
             return
         try:
-            pid, output = upgrade.start_trial(self._origin.config, self._origin.directory)
+            self._trial.begin(
+                self._origin, lambda code, said: self._on_trial_ended(waiter, code, said)
+            )
         except OSError as error:
             log.error("upgrade failed: cannot run %s: %s", self._origin.program(), error)
             self._tell_of_upgrade(waiter, f"upgrade failed: {error}")
             return
-        self._trial = pid
         log.info("upgrade: trial run of %s", self._origin.program())
-        deadline = self._loop.call_later(upgrade.TRIAL_TIMEOUT, self._end_trial)
 
-        def ended(status: int) -> None:
-            code = os.waitstatus_to_exitcode(status)
-            self._trial = 0
-            deadline.cancel()
-            self._stop_when_alone()
-            said = upgrade.read_trial(output)
-            if self._staff.stopping:
-                self._tell_of_upgrade(waiter, "upgrade failed: told to stop meanwhile")
-            elif code != 0:
-                reason = f"the trial run ended with {code}: {' | '.join(said)}"
-                log.error("upgrade failed: %s", reason)
-                self._tell_of_upgrade(waiter, f"upgrade failed: {reason}", said)
-            elif self._reloads.in_progress():
-                log.warning("upgrade failed: a reload has begun meanwhile")
-                self._tell_of_upgrade(waiter, "upgrade failed: a reload has begun meanwhile")
-            else:
-                self._execute()
-                self._tell_of_upgrade(waiter, "upgrade failed: cannot execute the program")
-
-        self._pool.expect(pid, ended)
+    def _on_trial_ended(self, waiter: Waiter | None, code: int, said: list[str]) -> None:
+        """Go on with the upgrade, if the new program is fit for it."""
+        self._stop_when_alone()
+        if self._staff.stopping:
+            self._tell_of_upgrade(waiter, "upgrade failed: told to stop meanwhile")
+        elif code != 0:
+            reason = f"the trial run ended with {code}: {' | '.join(said)}"
+            log.error("upgrade failed: %s", reason)
+            self._tell_of_upgrade(waiter, f"upgrade failed: {reason}", said)
+        elif self._reloads.in_progress():
+            log.warning("upgrade failed: a reload has begun meanwhile")
+            self._tell_of_upgrade(waiter, "upgrade failed: a reload has begun meanwhile")
+        else:
+            self._execute()
+            self._tell_of_upgrade(waiter, "upgrade failed: cannot execute the program")
 
     def _tell_of_upgrade(
         self, waiter: Waiter | None, message: str, problems: list[str] | None = None
@@ -370,11 +366,6 @@ class Master:
         """There will be none: tell who asked for it."""
         if waiter is not None:
             waiter(self._reloads.outcome(False, message, problems=problems or [message]))
-
-    def _end_trial(self) -> None:
-        """It takes too long, or nobody wants to know any more."""
-        if self._trial:
-            os.killpg(self._trial, signal.SIGKILL)
 
     def _execute(self) -> None:
         """Become the new program."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,9 +40,6 @@ from epolld.scoreboard import Column, Scoreboard, WorkerState
 FORMAT_VARIABLE = "EPOLLD_UPGRADE_FORMAT"  # asks a trial run whether it knows our format
 VARIABLE = "EPOLLD_UPGRADE"  # the descriptor of the state
 FORMAT = 1  # of the state; a program that does not know it cannot take over
-
-TRIAL_TIMEOUT = 30.0  # seconds
-MAX_TRIAL = 65536  # bytes of what a trial run prints
 
 
 class SavedListener(msgspec.Struct, frozen=True):
@@ -112,9 +108,11 @@ class SavedMaster(msgspec.Struct, frozen=True):
     control: SavedControl | None = None
 
 
-def _command() -> list[str]:
-    """The command line of this process. By its first word Python finds its virtual environment,
-    so that must be a path."""
+def command_line() -> list[str]:
+    """What runs the program anew, as it was started.
+
+    By its first word Python finds its virtual environment, so that must be a path.
+    """
     return [sys.executable, *sys.orig_argv[1:]]
 
 
@@ -128,7 +126,7 @@ class Origin(NamedTuple):
 
     def program(self) -> str:
         """The command, for the log."""
-        return " ".join(_command())
+        return " ".join(command_line())
 
 
 def save_listener(listener: Listener) -> SavedListener:
@@ -340,40 +338,6 @@ def inheritable(fds: list[int]) -> Iterator[None]:
             os.set_inheritable(fd, False)
 
 
-def start_trial(config: str, directory: str) -> tuple[int, int]:
-    """Start the new program's own --check; returns its pid and a memfd with what it prints.
-
-    The same command line as ours, so the same interpreter and the same overrides.
-    """
-    output = os.memfd_create("epolld-trial", os.MFD_CLOEXEC)
-    command = [*_command(), "--config", config, "--check"]
-    here = os.getcwd()
-    try:
-        os.chdir(directory)  # the child starts where we were started
-        pid = os.posix_spawn(
-            sys.executable,
-            command,
-            {**os.environ, FORMAT_VARIABLE: str(FORMAT)},
-            file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=[signal.SIGHUP, signal.SIGTERM, signal.SIGINT],
-        )
-    except OSError:
-        os.close(output)
-        raise
-    finally:
-        os.chdir(here)
-    return pid, output
-
-
-def read_trial(output: int) -> list[str]:
-    """What the trial run printed, line by line."""
-    with open(output, "rb") as file:
-        file.seek(0)
-        return file.read(MAX_TRIAL).decode(errors="replace").strip().splitlines()
-
-
 def execute(state: SavedMaster, environ: Mapping[str, str]) -> None:
     """Become the new program; returns only by raising OSError, with everything as before.
 
@@ -385,7 +349,7 @@ def execute(state: SavedMaster, environ: Mapping[str, str]) -> None:
     try:
         os.chdir(state.directory)
         with inheritable(descriptors(state)):
-            os.execve(sys.executable, _command(), {**environ, VARIABLE: str(fd)})
+            os.execve(sys.executable, command_line(), {**environ, VARIABLE: str(fd)})
     finally:
         os.chdir(here)
         os.close(fd)

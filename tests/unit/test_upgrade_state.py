@@ -118,21 +118,6 @@ def test_inheritable_only_meanwhile() -> None:
         os.close(fd)
 
 
-def test_a_trial_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="No such file"):
-        upgrade.start_trial("epolld.yaml", "/nowhere/at/all")
-    assert set(os.listdir("/proc/self/fd")) == before
-
-
-def test_what_a_trial_prints_is_read_line_by_line() -> None:
-    fd = os.memfd_create("test")
-    os.write(fd, b"first\nsecond \xff\n")
-    assert upgrade.read_trial(fd) == ["first", "second �"]
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)
-
-
 def test_an_execve_that_fails_leaves_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object) -> None:
         raise OSError(13, "Permission denied")
