@@ -10,6 +10,7 @@ import io
 import os
 import select
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 
@@ -66,9 +67,16 @@ def connect(address: Address, timeout: float) -> socket.socket:
         if isinstance(address, UnixAddress):
             path = address.path
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            # With a time limit of Python's the socket does not block, and to such a one Linux says
+            # EAGAIN at once if the queue of the other side is full.
+            limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1_000_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             try:
-                sock.settimeout(timeout)
                 sock.connect("\0" + path[1:] if path.startswith("@") else path)
+                sock.settimeout(timeout)
+            except BlockingIOError:
+                sock.close()
+                raise TimeoutError from None
             except BaseException:
                 sock.close()
                 raise

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import needs
 import pytest
 
 from epolld import __version__
@@ -224,6 +225,67 @@ def test_socket_nobody_listens_on(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "left"))
     assert "connection refused" in refused(f"unix:{tmp_path}/left")
+
+
+def test_socket_of_another_kind(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "datagrams"))
+        assert "wrong type for socket" in refused(f"unix:{tmp_path}/datagrams")
+
+
+def test_socket_of_somebody_else(tmp_path: Path) -> None:
+    """Nothing but root may connect to it, and we are nobody."""
+    needs.root()
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "closed"))
+        os.chmod(tmp_path / "closed", 0o600)
+        sock.listen()
+        code = (
+            "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
+            "from epolld.client import main; sys.exit(main())"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code, f"unix:{tmp_path}/closed"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 69, ended.stderr
+    assert "permission denied: see mode, owner and group" in ended.stderr
+
+
+def test_a_full_queue(tmp_path: Path) -> None:
+    """Nobody accepts: the client waits for its turn, and not for ever."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        address = f"unix:{tmp_path}/busy"
+        listener.bind(address[5:])
+        listener.listen(0)
+        other.connect(address[5:])
+        assert "no connection within 100ms" in refused(address, "--timeout", "100ms")
+        with subprocess.Popen([*COMMAND, address], stdin=subprocess.DEVNULL) as client:
+            wait_until_asleep(client.pid)
+            for _ in range(2):
+                listener.accept()[0].close()
+            assert client.wait(PATIENCE) == 0
+
+
+def test_output_to_a_full_disk(serve: Callable[..., str]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [*COMMAND, serve(upper)],
+            input=b"hello",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 73
+    assert b"standard input or output: No space left on device" in ended.stderr
 
 
 def test_unknown_host() -> None:
@@ -501,3 +563,26 @@ def test_filter_to_a_terminal(serve: Callable[..., str], tmp_path: Path) -> None
     assert os.read(master, 100) == b"\\x1bX\\xff\r\n"
     os.close(master)
     assert client.returncode == 0
+
+
+def test_no_answer_to_a_line(serve: Callable[..., str], terminal: Open) -> None:
+    gone = threading.Event()
+    talk = terminal(serve(lambda sock: gone.wait(PATIENCE)), "--timeout", "100ms")
+    talk.expect(PROMPT)
+    talk.type("hello\n")
+    talk.expect("epolld-client: no answer within 100ms\n" + PROMPT)  # and on it goes
+    talk.type("q\n")
+    talk.rest()
+    assert talk.client.wait(PATIENCE) == 0
+    gone.set()
+
+
+def test_an_answer_without_a_line_end(serve: Callable[..., str], terminal: Open) -> None:
+    def shout(sock: socket.socket) -> None:
+        while data := sock.recv(65536):
+            sock.sendall(data.strip().upper())
+
+    talk = terminal(serve(shout))
+    talk.expect(PROMPT)
+    talk.type("hello\n")
+    talk.expect("hello\nHELLO\n" + PROMPT)  # the prompt has a line of its own
