@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from epolld.address import TcpAddress, UnixAddress
 from epolld.config import Config, Overrides, Service, load
+from epolld.config.marks import MAX_DEPTH
 from epolld.errors import ConfigError, ExitCode, UsageError
 
 FILE = """\
@@ -161,6 +162,46 @@ def test_a_set_into_an_alias_changes_one_side_only(tmp_path: Path) -> None:
 )
 def test_problems_name_the_option(file: str, overrides: Overrides, problem: str) -> None:
     assert problems_of(file, overrides) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "problem"),
+    [
+        ("[a, list]", Overrides(workers=3), "f.yaml:1:1: expected a mapping"),
+        (
+            "workers: [3]",
+            Overrides(workers=3),
+            "--workers: workers.count: there is no 'count' in this list",
+        ),
+        (
+            "workers: {count: 1}",
+            Overrides(set=("services.x.backlog=3",)),
+            "--set: services.x.backlog: there is no service 'x'; the file has none",
+        ),
+        (
+            "services: none of them",
+            Overrides(service="echo"),
+            "f.yaml:1:11: services: expected a list of mappings",
+        ),
+        (
+            "services: none of them",
+            Overrides(bind=("*:1",)),
+            "f.yaml:1:11: services: expected a list of mappings",
+        ),
+        (
+            "services: []",
+            Overrides(set=("master.a.b.c.d=" + "[" * (MAX_DEPTH - 2) + "]" * (MAX_DEPTH - 2),)),
+            "--set: master.a.b.c.d: nested deeper than",
+        ),
+    ],
+)
+def test_files_with_nothing_to_override(
+    tmp_path: Path, text: str, overrides: Overrides, problem: str
+) -> None:
+    """What is wrong with the file is told, and no traceback."""
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    assert problem in "\n".join(problems_of(str(path), overrides))
 
 
 @pytest.mark.parametrize("value", ["[::1]:80", "*:80"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -75,6 +76,34 @@ def test_a_living_one_is_left_alone(place: ControlSocket, tmp_path: Path) -> Non
     with pytest.raises(AlreadyRunningError, match="runtime_directory"):
         open_socket(str(tmp_path), None)
     controlsocket.connect(place.path, 1).close()
+
+
+def test_a_living_one_that_is_busy_is_left_alone(tmp_path: Path) -> None:
+    """Its queue is full, so that nobody can even connect."""
+    path = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(path)
+        busy.listen(0)
+        with controlsocket.connect(path, 0):
+            with pytest.raises(AlreadyRunningError, match="runtime_directory"):
+                open_socket(str(tmp_path), None)
+            with pytest.raises(TimeoutError, match="queue of the control socket is full"):
+                controlsocket.connect(path, 0.05)
+    assert os.path.exists(path)
+
+
+def test_nothing_is_left_if_it_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group's number is none that the file system can store, say."""
+
+    def refuse(path: str, uid: int, gid: int) -> None:
+        raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW))
+
+    monkeypatch.setattr(os, "lchown", refuse)
+    with pytest.raises(PathError, match="cannot make the control socket: Value too large"):
+        open_socket(str(tmp_path), os.getegid())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])

@@ -1,8 +1,10 @@
 """The pid file, with real locks, forks, races and an execve."""
 
+import errno
 import fcntl
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -113,12 +115,15 @@ def test_refuses_to_replace_what_is_no_pid_file(path):
     assert leftovers(path) == []
 
 
-def test_holder_without_a_number_is_still_a_holder(path, monkeypatch):
+@pytest.mark.parametrize(
+    ("content", "process"), [("", "unknown"), ("0", "unknown"), ("9" * 30, "9" * 30)]
+)
+def test_holder_without_a_number_is_still_a_holder(path, monkeypatch, content, process):
     monkeypatch.setattr("epolld.host.pidfile.PATIENCE", 2)
-    path.touch()
+    path.write_text(content)
     with open(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(AlreadyRunningError, match="process unknown"):
+        with pytest.raises(AlreadyRunningError, match=f"process {process};"):
             PidFile(str(path)).acquire()
     assert leftovers(path) == []
 
@@ -137,6 +142,47 @@ def test_refuses_a_fifo_without_waiting(path):
     os.mkfifo(path)
     with pytest.raises(PathError, match="not a regular file"):
         PidFile(str(path)).acquire()
+
+
+def test_refuses_a_socket(path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        with pytest.raises(PathError, match="cannot open the pid file: No such device"):
+            PidFile(str(path)).acquire()
+    assert leftovers(path) == []
+
+
+def test_refuses_a_file_in_place_of_the_directory(path):
+    path.write_text("")
+    with pytest.raises(PathError, match="is not a directory; set master"):
+        PidFile(str(path / "epolld.pid")).acquire()
+
+
+def test_a_full_disk_leaves_nothing(path, monkeypatch):
+    def full(fd, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(PathError, match="cannot write the pid file: No space left"):
+        PidFile(str(path)).acquire()
+    monkeypatch.undo()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_replaced_stays(path, monkeypatch):
+    """The directory has become read-only, say, between the start and going to the background."""
+    pidfile = PidFile(str(path))
+    pidfile.acquire()
+
+    def refuse(old, new):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(PathError, match="cannot replace the pid file: Read-only file system"):
+        pidfile.write(1)
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert leftovers(path) == []
+    pidfile.release()
 
 
 def test_refuses_a_directory_that_is_missing_or_open_to_all(tmp_path):

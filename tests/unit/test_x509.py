@@ -74,6 +74,45 @@ def test_what_is_no_pem(data: bytes, reason: str) -> None:
         read_pem(data)
 
 
+def element(tag: int, content: bytes) -> bytes:
+    """One element of DER."""
+    size = len(content)
+    return bytes([tag, size] if size < 128 else [tag, 0x82, size >> 8, size & 255]) + content
+
+
+def certificate(validity: bytes = b"", fields: int = 6) -> bytes:
+    """A certificate with hardly anything in it."""
+    parts = [element(0x02, b"1"), element(0x30, b""), element(0x30, b""), element(0x30, validity)]
+    parts += [element(0x30, b"")] * 2
+    return element(0x30, element(0x30, b"".join(parts[:fields])))
+
+
+@pytest.mark.parametrize(
+    ("der", "reason"),
+    [
+        (certificate(fields=5), "fields are missing"),
+        (certificate(element(0x17, b"300101000000Z")), "its validity is not two times"),
+        (certificate(element(0x17, b"301301000000Z") * 2), "a time .* does not exist"),
+        (certificate(element(0x17, b"300101250000Z") * 2), "a time .* does not exist"),
+        (certificate(element(0x17, b"3001010000Z") * 2), "in another form"),
+    ],
+)
+def test_what_is_no_certificate(der: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read_der(der)
+
+
+def test_a_certificate_with_hardly_anything_in_it() -> None:
+    """What the damaged ones above are made from is sound."""
+    facts = read_der(certificate(element(0x17, b"300101000000Z") * 2))
+    assert facts.not_after == 1893456000
+
+
+def test_damaged_base64() -> None:
+    with pytest.raises(ValueError, match="its base64 is damaged"):
+        read_pem(b"-----BEGIN CERTIFICATE-----\nMIIBC\n-----END CERTIFICATE-----\n")
+
+
 @given(st.data())
 def test_damage_is_a_value_error_or_does_not_matter(data: st.DataObject) -> None:
     damaged = bytearray(DER)
