@@ -197,3 +197,24 @@ def test_a_flood_of_one_kind_is_cut(make_daemon: Callable[[Config], Daemon]) -> 
     made.stop()
     assert made.count_log("raising: data_received of Raising raised") == 20
     made.wait_log(r"error connection\[\d+\]: 30 more like this suppressed: .* \(ValueError\)")
+
+
+def test_a_rotation_that_fails_keeps_the_old_file(
+    make_daemon: Callable[[Config], Daemon],
+) -> None:
+    made = make_daemon({})
+    folder = made.directory / "logs"
+    folder.mkdir()
+    where = folder / "access.log"
+    service = {"name": "upper", "bind": "127.0.0.1:0", "access_log": str(where)}
+    made.write_config({"services": [service]})
+    made.start()
+    folder.rename(folder.with_suffix(".old"))
+    made.send(signal.SIGUSR1)
+    made.wait_log("access log not reopened, still using the old one: .*access.log")
+    made.expect("access log not reopened")
+    client = made.client()
+    assert client.ask(b"abc") == b"ABC"
+    client.half_close()
+    old = folder.with_suffix(".old") / "access.log"
+    eventually(lambda: re.search(LINE.format("eof", 3, 3), old.read_text().rstrip()))

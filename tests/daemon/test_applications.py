@@ -126,3 +126,18 @@ def test_a_stop_that_takes_too_long(daemon: Start, tmp_path: Path) -> None:
     running = daemon(workers={"count": 1}, application=app("Slow", tmp_path / "notes"))
     running.stop()
     running.expect("stop of Slow raised TimeoutError.*not done within 2s")
+
+
+def test_a_goodbye_that_fails_is_told(make_daemon: Callable[[Config], Daemon]) -> None:
+    """A coroutine that runs beside everything else: nobody waits for what it raises."""
+    made = make_daemon({"application": {"type": "mine:App"}, "workers": {"count": 1}})
+    made.write_module(
+        "mine",
+        "class App:\n    def stop(self):\n        pass\n\n"
+        "    async def draining(self):\n        raise LookupError('nobody')\n",
+    )
+    made.start()
+    made.reload()
+    made.wait_log("draining of App raised LookupError")
+    made.expect("draining of App raised LookupError")
+    made.wait_workers(1, generation=2)

@@ -213,3 +213,39 @@ def test_bytes_are_counted_while_a_handler_works(daemon: Start) -> None:
     control.parts("kill", ids=[seen["id"]])
     assert client.is_ended()
     control.close()
+
+
+NO_THREADS = """
+import os, threading
+from blocking import Upper
+
+real = threading.Thread.start
+
+def start(thread):
+    if os.path.exists("poor"):
+        raise RuntimeError("can't start new thread")
+    real(thread)
+
+threading.Thread.start = start
+"""
+
+
+def test_the_system_gives_no_threads(make_daemon: Callable[[Config], Daemon]) -> None:
+    service = {"name": "mine", "protocol": "mine:Upper", "bind": "127.0.0.1:0", "threads": 2}
+    made = make_daemon({"services": [service, native()], "workers": {"count": 1}})
+    made.write_module("mine", NO_THREADS)
+    made.start()
+    (made.directory / "poor").touch()
+    assert made.client(made.address("mine")).is_ended()
+    made.wait_log("thread 0 of 2: can't start new thread")
+    made.expect("can't start new thread", "no thread can be started")
+    assert made.client(made.address("native")).ask(b"a") == b"A"
+    (made.directory / "poor").unlink()
+    first = made.client(made.address("mine"))
+    assert first.ask(b"b\n") == b"B\n"
+    (made.directory / "poor").touch()
+    second = made.client(made.address("mine"))  # the one thread that there is serves it later
+    second.sock.sendall(b"c\n")
+    made.wait_log("thread 1 of 2: can't start new thread")
+    first.close()
+    assert second.read(2) == b"C\n"

@@ -380,3 +380,34 @@ def test_the_answer_is_one_line_whatever_is_in_it(daemon: Callable[..., Daemon])
     assert control.line()["ok"]
     assert control.line()["ok"]
     control.close()
+
+
+def test_an_upgrade_while_suspended(daemon: Callable[..., Daemon]) -> None:
+    running = daemon()
+    operator = Control(running)
+    operator.ask("suspend")
+    assert operator.ask("upgrade")["generation"] == 1
+    running.wait_log("upgraded from")
+    assert operator.ask("status")["state"] == "suspended"
+    operator.ask("resume")
+    assert running.client().ask(b"a") == b"A"
+    operator.close()
+
+
+def test_a_long_list_comes_in_parts(daemon: Callable[..., Daemon]) -> None:
+    """More connections than a worker looks at in one turn, and than fit into one message."""
+    running = daemon(workers={"count": 1})
+    clients = [running.client() for _ in range(300)]
+    operator = Control(running)
+    assert operator.ask("status")["state"] == "serving"
+
+    def listed() -> bool:
+        items, _ = operator.parts("connections")
+        return len({item["id"] for item in items}) == len(clients)
+
+    eventually(listed)
+    impatient = Control(running)
+    impatient.send("connections")
+    impatient.close()  # nobody wants to know any more
+    eventually(listed)
+    operator.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import needs
 import pytest
-from harness import Config, Daemon
+from harness import Config, Daemon, free_port
 from processes import descriptors, eventually, status, title
 from scrape import Figures, get, scrape
 from test_become_user import interpreter_for_all
@@ -396,3 +396,66 @@ def test_without_prometheus_client_the_remedy_is_named(tmp_path: Path) -> None:
     said = check(tmp_path, "{bind: '127.0.0.1:9188'}", PYTHONPATH=str(hidden))
     assert "epolld.yaml:3:11: metrics.bind: needs prometheus-client" in said
     assert f"run: {sys.executable} -m pip install prometheus-client\n" in said
+
+
+# An installation that is broken, or that hangs; later it is the real one.
+BROKEN = "raise ImportError('half an installation')\n"
+HANGING = """
+import os, sys, time
+if os.path.exists("hang"):
+    open("hanging", "w").close()
+    time.sleep(60)
+here = os.path.dirname(__file__)
+sys.path[:] = [each for each in sys.path if os.path.abspath(each) != here]
+del sys.modules[__name__]
+import prometheus_client
+"""
+
+
+def test_an_exporter_that_cannot_boot_says_why_and_is_tried_again(
+    make_daemon: Callable[[Config], Daemon],
+) -> None:
+    made = make_daemon({"metrics": METRICS})
+    made.write_module("prometheus_client", BROKEN)
+    made.start()
+    assert made.client().ask(b"a") == b"A"
+    made.wait_log(r"exporter \(pid \d+\) exited with status 70: ImportError: half an installation")
+    made.expect("error exporter.*cannot boot", "exited with status 70")
+    made.allow("next try in")
+    (made.directory / "prometheus_client.py").unlink()
+    assert (
+        until(made, lambda f: f.sum("epolld_exporter_restarts_total")).sum("epolld_upgrades_total")
+        == 0
+    )
+
+
+def test_an_exporter_that_hangs_at_its_boot_makes_way(
+    make_daemon: Callable[[Config], Daemon],
+) -> None:
+    made = make_daemon({"metrics": METRICS})
+    made.write_module("prometheus_client", HANGING)
+    (made.directory / "hang").touch()
+    made.start()
+    eventually(lambda: (made.directory / "hanging").exists())
+    (stuck,) = exporters(made) or [-1]
+    (made.directory / "hang").unlink()
+    made.reload()
+    scrape(at(made))
+    eventually(lambda: stuck not in made.processes() and len(exporters(made)) == 1)
+
+
+def test_it_goes_on_in_the_rotated_log(make_daemon: Callable[[Config], Daemon]) -> None:
+    made = make_daemon({})
+    file, place = made.directory / "epolld.log", f"127.0.0.1:{free_port()}"
+    logging = {"target": "file", "file": str(file)}
+    made.write_config({"metrics": {"bind": place}, "logging": logging})
+    made.launch()
+    eventually(lambda: file.exists() and "ready: " in file.read_text(), 8)
+    scrape(place)
+    (exporter,) = exporters(made)
+    file.rename(file.with_suffix(".1"))
+    made.send(signal.SIGUSR1)
+    eventually(lambda: str(file) in descriptors(exporter).values(), what="the new file is open")
+    assert str(file.with_suffix(".1")) not in descriptors(exporter).values()
+    made.stop()
+    assert "stopped" in file.read_text()

@@ -1,7 +1,9 @@
 """Started with systemd's sockets: they are used by number, by address and by name."""
 
+import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from harness import HERE, Config, Daemon, free_port, upper_at
@@ -94,3 +96,23 @@ def test_variables_are_not_handed_on(make_daemon: Callable[[Config], Daemon]) ->
     made.environment |= {"NOTIFY_SOCKET": "/no/such", "WATCHDOG_USEC": "9000000"}
     activated(made, str(port), names="mine").start()
     assert made.client(f"127.0.0.1:{port}").rest() == b"[]"
+
+
+def test_what_systemd_kept_for_us_and_is_not_wanted_is_given_back(
+    make_daemon: Callable[[Config], Daemon], tmp_path: Path
+) -> None:
+    """It came out of the descriptor store; its address has gone from the configuration."""
+    made = make_daemon({})
+    port = free_port()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(8)
+        made.environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        activated(made, str(port), names="epolld-0badcafe").start()
+        while b"FDSTOREREMOVE=1" not in (message := manager.recv(4096)):
+            pass
+        assert b"FDNAME=epolld-0badcafe" in message
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        assert made.client().ask(b"a") == b"A"
+        made.stop()

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -335,6 +336,18 @@ if {IN_TRIAL}:
 """
 
 
+WAITING = f"""import os, time
+from movable import Where as P
+if {IN_TRIAL}:
+    while not os.path.exists("trial"):
+        time.sleep(0.01)
+elif os.path.exists("slow"):
+    open(f"boots-{{os.getpid()}}", "w").close()
+    while os.path.exists("slow"):
+        time.sleep(0.01)
+"""
+
+
 def test_hup_during_the_trial(make_daemon: Callable[[Config], Daemon]) -> None:
     """Both are done, or the upgrade says why not."""
     made = make_daemon(USER)
@@ -385,3 +398,74 @@ def test_term_during_the_execution(daemon: Callable[..., Daemon]) -> None:
     client.close()
     assert running.wait_exit() == 0
     running.allow("reload failed", "told to stop before it was ready")
+
+
+def test_hup_while_the_trial_goes_on(make_daemon: Callable[[Config], Daemon]) -> None:
+    """A reload that is not done when the trial is: it goes on, and the upgrade waits for another
+    signal."""
+    made = make_daemon(USER)
+    made.write_module("mine", WAITING)
+    made.start()
+    client = made.client(made.address("mine"))
+    pid_of(client)
+    (made.directory / "slow").touch()
+    made.send(signal.SIGUSR2)
+    made.wait_log("trial run")
+    made.send(signal.SIGHUP)
+    eventually(lambda: len(list(made.directory.glob("boots-*"))) == 2, what="two new workers boot")
+    (made.directory / "trial").touch()
+    made.wait_log("upgrade failed: a reload has begun meanwhile", 8)
+    made.expect("upgrade failed: a reload")
+    (made.directory / "slow").unlink()
+    made.wait_log("reload done", 8)
+    assert pid_of(client) in {worker.pid for worker in made.wait_workers(2, generation=2)}
+
+
+# -- the interpreter is gone ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def fragile(make_daemon: Callable[[Config], Daemon], tmp_path: Path) -> tuple[Daemon, Path]:
+    """A daemon whose interpreter can be taken away: an environment that is made of links."""
+    home, real = tmp_path / "environment", Path(sys.prefix)
+    python = home / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy(real / "pyvenv.cfg", home)
+    (home / "lib").symlink_to(real / "lib")
+    python.symlink_to(os.path.realpath(sys.executable))
+    made = make_daemon(USER)
+    made.write_module("mine", "from movable import Where as P\n")
+    made.command[0] = str(python)
+    return made, python
+
+
+@pytest.mark.parametrize("when", ["before the trial", "after the trial"])
+def test_the_interpreter_is_gone(fragile: tuple[Daemon, Path], when: str) -> None:
+    """As when a package is upgraded beside the daemon: it goes on, and says why."""
+    made, python = fragile
+    made.start()
+    client = made.client(made.address("mine"))
+    old = pid_of(client)
+    where = os.readlink(python)
+    if when == "before the trial":
+        python.unlink()
+        verb = "run"
+    else:
+        made.write_module(
+            "mine",
+            "import os\nfrom movable import Where as P\n"
+            f"if {IN_TRIAL}:\n    os.unlink({str(python)!r})\n",
+        )
+        verb = "execute"
+    count = len(descriptors(made.pid))
+    made.send(signal.SIGUSR2)
+    made.wait_log(f"upgrade failed: cannot {verb} .*No such file", 8)
+    made.expect("upgrade failed")
+    assert pid_of(client) == old
+    assert len(made.wait_workers(2, generation=1)) == 2
+    eventually(lambda: len(descriptors(made.pid)) == count)
+    python.symlink_to(where)
+    made.write_module("mine", "from movable import Where as P\n")
+    made.send(signal.SIGUSR2)
+    made.wait_log("reload done", 10)
+    assert pid_of(client) in {worker.pid for worker in made.wait_workers(2, generation=2)}

@@ -101,3 +101,19 @@ def test_all_workers_die_at_once(daemon: Callable[..., Daemon]) -> None:
     eventually(lambda: not {w.pid for w in running.wait_workers(3)} & set(before))
     running.expect("killed by SIGKILL")
     running.allow("next try in")
+
+
+def test_a_mistake_at_the_boot_is_told_with_its_place(
+    make_daemon: Callable[[Config], Daemon],
+) -> None:
+    """Nobody's configuration is wrong: what is raised goes into the log as it is."""
+    made = make_daemon({"services": [{"name": "mine", "protocol": "mine:P"}]})
+    made.write_module(
+        "mine",
+        "import epolld.worker.boot\nfrom epolld import Protocol as P\n"
+        "epolld.worker.boot.settle_memory = None\n",
+    )
+    made.launch()
+    assert made.wait_exit() == 70
+    made.expect(r"worker \d cannot boot.*TypeError", "start failed", r"master\[\d+\]: TypeError")
+    made.allow("exited with status")

@@ -342,3 +342,24 @@ def test_without_descriptors_it_pauses_and_comes_back(
     world.pass_time(control.NO_DESCRIPTORS + 0.1)
     client.send(b"x\n")
     assert world.hear(client)[0]["ok"]
+
+
+def test_what_was_said_before_a_refusal_arrives(world: World) -> None:
+    """Nothing is cut off: the connection is closed when the client has taken all."""
+    world.answer = lambda session, _line: session.answer("y" * (1 << 20))
+    client = world.client()
+    client.send(b"x\n")
+    settle(world.loop)
+    left = MAX_LINE + 65536 + 1
+    while left > 0:
+        try:
+            left -= client.send(b"z" * min(left, 65536))
+        except BlockingIOError:
+            settle(world.loop, 1)
+    settle(world.loop)
+    client.send(b"more")  # nobody listens any more
+    answers = world.hear(client, 2)
+    assert len(answers[0]["result"]) == 1 << 20
+    assert answers[1]["ok"] is False
+    assert world.is_closed(client)
+    assert not world.server._sessions
