@@ -70,15 +70,15 @@ CROWDED = tuple(name for name in EVERYBODY if name not in servers.ONE_EACH)
 # In the order of the page.
 MEASURES = {
     "message": Measure(message.measure, 60, 18, EVERYBODY),
-    "sizes": Measure(message.measure_sizes, 38, 25, EVERYBODY),
+    "sizes": Measure(message.measure_sizes, 30, 22, EVERYBODY),
     "lines": Measure(lines.measure, 25, 11, ("uvloop", "twisted")),
     "coroutines": Measure(coroutines.measure, 34, 12),
     "keyvalue": Measure(keyvalue.measure, 20, 15),
-    "tls": Measure(tls.measure, 32, 25, ("uvloop",)),
-    "connect": Measure(connect.measure, 42, 18, EVERYBODY),
+    "tls": Measure(tls.measure, 24, 24, ("uvloop",)),
+    "connect": Measure(connect.measure, 36, 18, EVERYBODY),
     "idle": Measure(idle.measure, 48, 40, EVERYBODY),
     "greedy": Measure(greedy.measure, 30, 10, CROWDED),
-    "limits": Measure(limits.measure, 21, 10),
+    "limits": Measure(limits.measure, 17, 10),
     "flood": Measure(hostile.measure_flood, 17, 12),
     "unread": Measure(hostile.measure_unread, 2, 2),
     "instructions": Measure(instructions.measure, 52, 35, instructions.COUNTED),
@@ -92,7 +92,7 @@ MEASURES = {
     "handover": Measure(handover.measure, 95, 50),
     "crowd": Measure(crowd.measure, 32, 15),
     "check": Measure(check.measure, 13, 10),
-    "scrapes": Measure(scrapes.measure, 38, 30),
+    "scrapes": Measure(scrapes.measure, 28, 26),
     "multiplexers": Measure(multiplexers.measure, 75, 30),
 }
 

@@ -13,7 +13,7 @@ LIMITS = {"uvloop": 1.0, "c": 1.12}
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """Compare the servers."""
-    times, messages = (3, 4_000) if quick else (9, 6_000)
+    times, messages = (3, 4_000) if quick else (7, 6_000)
     costs = rounds.alternate(
         names,
         times,

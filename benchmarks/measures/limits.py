@@ -33,7 +33,7 @@ SERVICE = """\
 
 def measure(_names: Sequence[str], quick: bool) -> Result:
     """Both in turn, in an order drawn anew each round."""
-    times, messages = (5, 20_000) if quick else (9, 30_000)
+    times, messages = (5, 20_000) if quick else (7, 30_000)
     cpu: dict[str, list[float]] = {"off": [], "on": []}
     for number in progress.rounds(times):
         progress.show(f"round {number + 1} of {times}")

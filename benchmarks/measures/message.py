@@ -45,7 +45,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
 
 def measure_sizes(names: Sequence[str], quick: bool) -> Result:
     """Larger ones, where copying takes over."""
-    times = 1 if quick else 3  # no bar looks at them: where there is no time, one is enough
+    times = 1 if quick else 2  # no bar looks at them: where there is no time, one is enough
     result = Result(
         name="sizes",
         title="Larger messages",

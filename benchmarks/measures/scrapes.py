@@ -26,7 +26,7 @@ LIMIT = 1.03
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """epolld alone: its peers have no exporter."""
-    rounds, messages = (5, 60_000) if quick else (7, 80_000)
+    rounds, messages = (5, 60_000) if quick else (5, 80_000)
     place = f"bench-scrapes-{os.getpid()}"
     settings = f"  count: 1\nmetrics:\n  bind: unix:@{place}\n"
     result = Result(

@@ -32,7 +32,7 @@ BARS = (
 
 def measure(names: Sequence[str], quick: bool) -> Result:
     """epolld, asyncio and uvloop side by side; all do the same in OpenSSL."""
-    rounds = 3 if quick else 4
+    rounds = 2 if quick else 3
     result = Result(
         name="tls",
         title="TLS 1.3",
