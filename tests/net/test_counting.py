@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 from wiring import run_until, unix_pair
@@ -99,10 +100,26 @@ def test_a_crowd_is_swept_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
         service: [0, 0] for service in bench.services
     })  # fmt: skip
     times = iter(range(100))
-    monkeypatch.setattr(counting.time, "perf_counter", lambda: next(times) * 0.005)
+    monkeypatch.setattr(counting.time, "thread_time", lambda: next(times) * 0.005)
     for _ in range(11):
         bench.counting.tick(bench.loop.now, 1.0)
     assert len(sweeps) == 3  # 5 ms each: one in five seconds
+
+
+def test_a_busy_machine_puts_off_no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others run while we sweep: that is no cost of ours."""
+    bench = Bench()
+    sweeps = []
+
+    def interrupted() -> dict[Service, list[int]]:
+        time.sleep(0.02)
+        sweeps.append(1)
+        return {service: [0, 0] for service in bench.services}
+
+    monkeypatch.setattr(bench.counting, "_sweep", interrupted)
+    for _ in range(3):
+        bench.counting.tick(bench.loop.now, 1.0)
+    assert len(sweeps) == 3
 
 
 def test_lag_is_the_last_and_the_most() -> None:
