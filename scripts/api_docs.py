@@ -50,10 +50,14 @@ SECTIONS = {
             Entry("epolld.LineProtocol", "epolld.net.lines", without={"data_received"}),
             Entry("epolld.LengthPrefixedProtocol", "epolld.net.prefixed"),
             Entry("epolld.NetstringProtocol", "epolld.net.prefixed"),
+            Entry("epolld.net.prefixed.Prefixed", "epolld.net.prefixed"),
             Entry(
                 "epolld.net.framing.Framing",
                 "epolld.net.framing",
-                only={"flush", "pause_writing", "resume_writing", "freeze", "thaw"},
+                only={
+                    "flush", "discard_input", "message_under_way", "pause_writing",
+                    "resume_writing", "freeze", "thaw",
+                },
             ),
         ],
     ),

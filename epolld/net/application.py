@@ -17,7 +17,10 @@ log = logging.getLogger("epolld.application")
 
 
 class WorkerContext:
-    """The worker, as its application sees it: its stable number and its generation."""
+    """The worker, as its application sees it.
+
+    `slot` is its stable number, from 0; `generation` that of the configuration in force, from 1.
+    """
 
     __slots__ = ("_loop", "generation", "slot")
 

@@ -29,7 +29,10 @@ class Malformed(Exception):
 
 
 class Prefixed(Framing):
-    """What both have in common: a message's length is known before it comes."""
+    """What both have in common: a message's length is known before it comes.
+
+    `max_length` is in bytes, of a message without its frame.
+    """
 
     __slots__ = ("_skip",)
 

@@ -272,7 +272,14 @@ class Transport(Traveller):
         return get_logger(self)
 
     def start_tls(self, on_secured: Callable[[], object] | None = None) -> None:
-        """Begin TLS on a connection that is plain so far: see Plain in handshake.py."""
+        """Begin TLS, in a service with `tls` settings and `starttls: true`.
+
+        What was written before goes out in plain text; what is written from here on waits for the
+        handshake. `on_secured()` is called when that is done; if it fails, `connection_lost` is.
+        The protocol's `discard_input()`, if it has one, is called at once: what came in plain text
+        behind the command may be anybody's.
+        Raises RuntimeError without these settings, and on a connection that is closing.
+        """
         raise RuntimeError("start_tls() needs the service's `tls` settings, with starttls: true")
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> ConnectionTimer:
