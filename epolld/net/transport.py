@@ -229,7 +229,7 @@ class Transport(Traveller):
         return 0 if self._out is None else len(self._out)
 
     def get_protocol(self) -> Protocol:
-        """The protocol that is told about this connection."""
+        """The protocol that is told about this connection; as asyncio's, None after the end."""
         protocol: Any = self._protocol
         served: Protocol = protocol.protocol if type(protocol) is Feeder else protocol
         return served
@@ -547,6 +547,9 @@ class Transport(Traveller):
         else:
             os.close(fd)
         self._service.on_closed(self, self._cause)
+        # A protocol keeps its transport. Else each would wait for the other until the collector of
+        # such cycles comes round, and with them whatever the protocol has gathered.
+        self._protocol = None  # type: ignore[assignment]
 
 
 class ConnectionTimer:

@@ -145,6 +145,7 @@ class Traveller:
         fd = self._give_up_descriptor()
         self._loop.call_soon(lambda: os.close(fd))  # our copy; the connection lives
         self._service.on_closed(self, "moved")  # type: ignore[arg-type]
+        self._protocol = None  # type: ignore[assignment]  # they would keep each other
 
     def thaw(self, frozen: Frozen) -> None:
         """In a new transport: be the connection that was frozen in another worker."""

@@ -59,10 +59,12 @@ def test_nothing_is_read_while_frozen(world: World) -> None:
     for events in (1, 4, 1 | 4, 0x10 | 0x8, 0x2001, 0x2019):
         transport.on_ready(events)
     world.settle()
-    assert transport.get_protocol().calls == ["made", "freeze"]
+    protocol = transport.get_protocol()
+    assert protocol.calls == ["made", "freeze"]
     transport.unfreeze(frozen)
     world.until(lambda: not side.service.live)
-    assert transport.get_protocol().calls == ["made", "freeze", "x", "lost"]
+    assert protocol.calls == ["made", "freeze", "x", "lost"]
+    assert transport.get_protocol() is None  # as asyncio's
 
 
 def test_stale_event_of_the_same_turn(world: World) -> None:

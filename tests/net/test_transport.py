@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import select
 import socket
+import weakref
 from typing import Any
 
 import pytest
@@ -24,10 +26,12 @@ from wiring import (
 )
 
 from epolld.net.deadlines import GRAINS
+from epolld.net.lines import LineProtocol
 from epolld.net.linger import DISCARD_MOST, PATIENCE
 from epolld.net.loop import EventLoop
+from epolld.net.protocol import Protocol
 from epolld.net.service import Service
-from epolld.net.transport import READ_SIZE
+from epolld.net.transport import READ_SIZE, Transport
 
 TEN_MB = os.urandom(1 << 16) * 160
 
@@ -655,3 +659,60 @@ def test_the_end_is_written_to_a_peer_that_is_gone(loop: EventLoop) -> None:
     settle(loop)
     assert notes.names == ["connection_made", "connection_lost"]
     assert isinstance(notes.exc, OSError)
+
+
+# -- what is left of it ------------------------------------------------------------------------
+
+
+class Gathering(Protocol):
+    """With something worth freeing, and a name to be watched by."""
+
+    def connection_made(self, transport: Transport) -> None:
+        super().connection_made(transport)
+        self.gathered = bytes(1 << 20)
+
+
+class GatheringLines(Gathering, LineProtocol):
+    """The same with a framing."""
+
+
+def move(transport: Transport) -> None:
+    frozen = transport.freeze()
+    assert frozen is not None
+    transport.release()
+
+
+ENDS: dict[str, Any] = {
+    "close": lambda transport: transport.close(),
+    "abort": lambda transport: transport.abort(),
+    "error": lambda transport: transport.lose(OSError(), "error"),
+    "moved": move,
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("protocol", [Gathering, GatheringLines])
+def test_nothing_is_left_for_the_collector(
+    loop: EventLoop, protocol: type[Gathering], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a protocol has gathered goes with its connection, not when a collection comes round."""
+    monkeypatch.setattr(protocol, "freeze", lambda self: b"")
+    made: list[weakref.ref[Gathering]] = []
+
+    def make() -> Gathering:
+        one = protocol()
+        made.append(weakref.ref(one))
+        return one
+
+    service = Service(loop, "test", make, idle_timeout=60)
+    ours, peer = unix_pair()
+    service.open(ours.detach(), "")
+    settle(loop)
+    gc.disable()
+    try:
+        ENDS[how](service.transports[0])
+        run_until(loop, lambda: not service.live)
+        assert made[0]() is None
+    finally:
+        gc.enable()
+        peer.close()
