@@ -25,7 +25,7 @@ WAKEUP = (
     "with a mock of what asyncio's own way to handle signals does to the wake-up descriptor, which "
     "stays the worker's: WorkerLoop has a way of its own; see tests/net/test_selector.py"
 )
-CHILD_WATCHER = Only("CPython skips these for a race of MultiLoopChildWatcher", last=13)
+CHILD_WATCHER = Only("CPython skips these for a race of MultiLoopChildWatcher", last=11)
 INSIDE = "looks for parts of asyncio's transport that ours does not have"
 NOT_A_SUBCLASS = (
     "asks for an instance of asyncio.Transport: ours has its methods, but is none (the other tests "
