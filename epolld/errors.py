@@ -65,7 +65,10 @@ class PrivilegeError(EpolldError):
 
 
 class Problem(NamedTuple):
-    """One thing wrong with the configuration; `str()` is `file:line:column: path: message`."""
+    """One thing wrong with the configuration; `str()` is `file:line:column: path: message`.
+
+    That is always one line: a key of the file may hold whatever YAML can write, escaped.
+    """
 
     file: str
     line: int  # from 1; 0 where the problem has no place in the file
@@ -75,7 +78,8 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, self.message) if part)
+        text = ": ".join(part for part in (place, self.path, self.message) if part)
+        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class ConfigError(EpolldError):

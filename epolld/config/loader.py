@@ -84,11 +84,9 @@ def _read(path: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line_start = before.rfind(b"\n") + 1
-        place = Place(path, before.count(b"\n") + 1, len(before[line_start:].decode()) + 1)
         raise MarkedError(
-            place, f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+            marks.place_behind(data[: error.start].decode(), path),
+            f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8",
         ) from None
 
 

@@ -16,6 +16,7 @@ MAX_DEPTH = 50  # of nesting, aliases followed; the checker recurses
 
 # What YAML calls not printable: a raw one would end the parser with an error without a place.
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML's parsers count them
 _BRACKETED = re.compile(r"\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]:\d")
 
 
@@ -79,9 +80,7 @@ def parse(text: str, file: str, fixed: Place | None = None) -> Node | None:
     import yaml  # 10 ms: only who reads a file pays for it
 
     if found := _NOT_PRINTABLE.search(text):
-        line, column = text.count("\n", 0, found.start()), found.start()
-        column -= text.rfind("\n", 0, found.start()) + 1
-        place = fixed or Place(file, line + 1, column + 1)
+        place = fixed or place_behind(text[: found.start()], file)
         raise MarkedError(place, f"the character {found[0]!r} is not allowed in YAML; remove it")
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -95,11 +94,17 @@ def parse(text: str, file: str, fixed: Place | None = None) -> Node | None:
         raise MarkedError(fixed or Place(file, 1, 1), f"not YAML: {error}") from None
 
 
+def place_behind(text: str, file: str) -> Place:
+    """Where the file goes on behind `text`."""
+    ends = [found.end() for found in _LINE_END.finditer(text)]
+    return Place(file, len(ends) + 1, len(text) - (ends[-1] if ends else 0) + 1)
+
+
 def _explain(error: Any, text: str, line: int, column: int) -> str:
     """The parser's message, with a remedy for the usual mistakes."""
     if "nesting depth" in (error.problem or ""):  # newer parsers have a limit of their own
         return f"nested deeper than {MAX_DEPTH} levels"
-    lines = text.split("\n")
+    lines = _LINE_END.split(text)
     here = lines[line] if line < len(lines) else ""
     message = f"not YAML: {error.problem or 'syntax error'}"
     if error.context:

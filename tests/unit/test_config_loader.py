@@ -337,6 +337,20 @@ def test_a_byte_order_mark_is_no_problem(file: Path) -> None:
     assert problems_of(file, b"\xef\xbb\xbfx: \xff\n")[0].startswith("1:4: the byte 0xff")
 
 
+def test_a_problem_is_one_line_whatever_is_in_the_file(file: Path) -> None:
+    text = UPPER + '    options: {"a\\n\\e[31mb é": 1, "a\\n\\e[31mb é": 2}\n'
+    (told,) = problems_of(file, text)
+    assert told.startswith("4:34: services.upper.options.a\\n\\x1b[31mb é: duplicate key")
+    assert told.isprintable()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x85", "\u2028"])
+def test_all_places_count_lines_as_yaml_does(file: Path, end: str) -> None:
+    for bad in (b"b: \xff", b"b: \x01", b"b: *x"):
+        file.write_bytes(f"# é{end}a: 1{end}".encode() + bad)
+        assert problems_of(file, file.read_bytes())[0].startswith("3:4: ")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, reason in (
         (tmp_path / "missing.yaml", "no such file; name one with --config"),
@@ -348,7 +362,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load(str(path))
         assert reason in str(caught.value)
-        assert str(caught.value).startswith(str(path))
+        assert str(caught.value).startswith(str(path).replace("\0", r"\x00"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/setgroups").exists(), reason="needs Linux")

@@ -25,4 +25,4 @@ def test_each_fault_is_on_the_page() -> None:
 def test_each_row_names_a_test() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| ") and "| --- " not in line]
     for row in rows:
-        assert row == "| fault | promise | test |" or "`tests/" in row, row
+        assert row.endswith("| test |") or "`tests/" in row, row
