@@ -30,7 +30,7 @@ TESTS = ("ping_mbulk", "set", "get")
 
 def measure(_names: Sequence[str], quick: bool) -> Result:
     """The example beside the same on asyncio's streams."""
-    rounds, commands = (3, 100_000) if quick else (5, 150_000)
+    rounds, commands = (3, 60_000) if quick else (5, 100_000)
     result = Result(
         name="keyvalue",
         title="A key-value cache under redis-benchmark",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import socket
@@ -271,3 +273,59 @@ def test_the_table_of_the_lesson_is_replaced_where_it_is_marked_and_nothing_else
     assert "| epolld | 1.0 | 2.0 |\n\n| another |\n" in shown
     assert multiplexers.show(shown, few) == shown
     assert "<!-- multiplexers -->\n| µs a message |" in multiplexers.PAGE.read_text()
+
+
+# What each of these measures a server with, and what that would find: figures that need no server.
+FAKED = {
+    "message": ("rounds", "cost"),
+    "sizes": ("rounds", "cost"),
+    "connect": ("rounds", "cost"),
+    "coroutines": ("rounds", "cost"),
+    "limits": ("rounds", "cost"),
+    "workers": ("rounds", "cost"),
+    "greeting": ("rounds", "cost"),
+    "lines": ("measures.lines", "_cost"),
+    "keyvalue": ("measures.keyvalue", "_cost"),
+    "tls": ("measures.tls", "_cost"),
+    "instructions": ("measures.instructions", "_count"),
+}
+
+
+@pytest.mark.parametrize("name", FAKED)
+def test_a_peer_that_fails_in_a_measure_costs_only_its_own_row(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with importable():
+        run = importlib.import_module("run")
+        module = importlib.import_module(FAKED[name][0])
+
+    @contextlib.contextmanager
+    def running(server: str, **_options: object) -> Iterator[object]:
+        if server in ("uvloop", "twisted", "lines_twisted"):
+            raise run.servers.BenchmarkError(f"{server} did not print 'ready'")
+        yield run.servers.Server(server, 0, None, 0.0)
+
+    def cost(*_arguments: object, **_options: object) -> object:
+        figure = next(figures)
+        return module.Cost(*[figure] * 7) if FAKED[name][1] == "cost" else figure
+
+    def count(server: str, messages: int) -> int:
+        with running(server):
+            return 1000 * messages
+
+    figures = itertools.count(1.0)
+    monkeypatch.setattr(module, FAKED[name][1], count if name == "instructions" else cost)
+    monkeypatch.setattr(run.servers, "running", running)
+    monkeypatch.setattr(run.servers, "failed", {})
+    monkeypatch.setattr(run.servers, "BIN", tmp_path)
+    monkeypatch.setattr(run.servers, "nginx_stream", lambda: ("nginx", "module"))
+    monkeypatch.setattr("shutil.which", lambda _name: "/bin/true")
+    monkeypatch.setattr(run.servers, "installed", lambda _module: True)
+    (tmp_path / "tls_load").touch()
+    result = run.MEASURES[name].measure(run.EVERYBODY, True)
+    assert result.rows
+    assert not [row for row in result.rows if "uvloop, Protocol" in row or "Twisted" in row]
+    assert [chart for chart in result.charts if chart["values"]] == result.charts
+    assert result.about.strip().endswith(".")
+    (again,) = run.report.from_json(run.report.to_json([result]))
+    assert run.report.section(again) == run.report.section(result)
