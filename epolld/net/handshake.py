@@ -111,6 +111,7 @@ class Plain(TlsBase):
         discard = getattr(self._protocol, "discard_input", None)
         if discard is not None:
             discard()
+        self.settle()
         self._introduced = True
         self._on_secured = on_secured
         self._become(Handshake)

@@ -87,8 +87,10 @@ class Transport(Traveller):
         self._service = service
         self._peer = peer  # as descriptor.pack_peer makes it
         self._state = OPEN
-        self._direct = True  # a write may go straight to the socket: open, no EOF, _out is None
+        # A write may go straight to the socket: open, no EOF, neither _out nor _pending.
+        self._direct = True
         self._reading = True  # the protocol wants data (it may pause that)
+        self._pending: Buffer | None = None  # written in this wake-up, not yet tried; never empty
         self._out: bytearray | None = None  # accepted for writing, not yet sent; never empty
         self._read_size = FIRST_READ_SIZE
         self._events = UNREGISTERED
@@ -112,25 +114,22 @@ class Transport(Traveller):
         Raises TypeError if it is not bytes-like, RuntimeError after `write_eof()`. On a
         connection that has ended the data are dropped.
         """
+        senders = self._loop.senders
         if type(data) is not bytes:
             data = byte_view(data)
+            if senders is not None:
+                data = bytes(data)
         if self._direct:
-            if not data:
-                return
-            try:
-                sent = os_write(self._fd, data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as exc:
-                self._break(exc)
-                return
-            self.bytes_out += sent
-            self.last_active = self._loop.now
-            if sent != len(data):
+            if data:
                 self._direct = False
-                self._out = bytearray(memoryview(data)[sent:])
-                self._watch()
-                self._pause_if_full()
+                self._pending = data
+                if senders is None:
+                    self.settle()
+                else:
+                    senders.append(self)
+            return
+        if self._pending is not None:
+            self._add_pending(data)
             return
         if self._eof_written:
             raise RuntimeError("write() after write_eof()")
@@ -141,12 +140,44 @@ class Transport(Traveller):
             # Frozen, it may come back. Closing, this is the last `resume_writing`: it counts.
             self._out = bytearray(data)
 
+    def _add_pending(self, data: Buffer) -> None:
+        pending = self._pending
+        if not isinstance(pending, bytearray):
+            assert pending is not None
+            pending = self._pending = bytearray(pending)
+        pending += data
+        if len(pending) > HIGH_WATER:  # `pause_writing` shall have a say
+            self.settle()
+
+    def settle(self) -> None:
+        """Send what was written in this wake-up, as far as the kernel takes it; keep the rest."""
+        pending = self._pending
+        if pending is None:
+            return
+        self._pending = None
+        try:
+            sent = os_write(self._fd, pending)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            self._break(exc)
+            return
+        self.bytes_out += sent
+        self.last_active = self._loop.now
+        if sent == len(pending):
+            self._direct = True
+        else:
+            self._out = bytearray(memoryview(pending)[sent:])
+            self._watch()
+            self._pause_if_full()
+
     def writelines(self, chunks: Iterable[Buffer]) -> None:
         """Send the concatenation of `chunks`, as `write()`."""
         self.write(b"".join(chunks))
 
     def write_eof(self) -> None:
         """Send what is buffered, then end our direction; reading goes on."""
+        self.settle()
         if self._state is FROZEN:
             self._postpone(self.write_eof)
         if self._eof_written or self._state is not OPEN:
@@ -162,6 +193,7 @@ class Transport(Traveller):
 
     def close(self) -> None:
         """End the connection: read no more, send what is buffered, then `connection_lost(None)`."""
+        self.settle()
         if self._state is OPEN:
             self._state = CLOSING
             self._reading = False
@@ -226,6 +258,7 @@ class Transport(Traveller):
 
     def get_write_buffer_size(self) -> int:
         """Bytes accepted for writing that the kernel has not taken yet."""
+        self.settle()
         return 0 if self._out is None else len(self._out)
 
     def get_protocol(self) -> Protocol:
@@ -251,6 +284,7 @@ class Transport(Traveller):
         if name == "peername":
             return descriptor.unpack_peer(self._peer)
         if name == "socket":
+            self.settle()
             return self._service.socket_of(self) if self._fd >= 0 else default
         if name == "sockname":
             return descriptor.local_address(self._fd) if self._fd >= 0 else default
@@ -470,6 +504,7 @@ class Transport(Traveller):
             keep_open = self._protocol.eof_received()
         except BaseException as exc:
             self._fault("eof_received", exc)
+        self.settle()
         if self._state is not OPEN:
             return
         if keep_open:
@@ -525,6 +560,7 @@ class Transport(Traveller):
 
         `cause` is a name of causes.py, under which the end is counted.
         """
+        self.settle()
         if self._state is CLOSED:
             return
         self._loop.unregister(self._fd)

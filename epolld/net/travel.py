@@ -39,6 +39,7 @@ class Traveller:
         "_loop",
         "_out",
         "_peer",
+        "_pending",
         "_protocol",
         "_read_size",
         "_reading",
@@ -68,6 +69,7 @@ class Traveller:
         _loop: EventLoop
         _out: bytearray | None
         _peer: Any
+        _pending: bytes | bytearray | memoryview | None
         _protocol: Protocol
         _read_size: int
         _reading: bool
@@ -78,6 +80,7 @@ class Traveller:
         def _fault(self, callback: str, exc: BaseException) -> None: ...
         def _park(self) -> None: ...
         def _watch(self) -> None: ...
+        def settle(self) -> None: ...
 
     def freeze(self) -> Frozen | None:
         """Come to rest, so that another worker can go on; None if the protocol says "not now".
@@ -88,6 +91,7 @@ class Traveller:
         if self._state is FROZEN or self._state is CLOSED:
             return None
         state = self._protocol.freeze()
+        self.settle()
         if state is None or self._state is CLOSED:  # freeze() itself may have ended it
             return None
         if not isinstance(state, bytes):

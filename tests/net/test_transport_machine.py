@@ -128,7 +128,17 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def turn(self) -> None:
+        self.end_wake_up()
         turn(self.loop)
+
+    @rule()
+    def begin_wake_up(self) -> None:
+        """What follows happens while the loop serves several events."""
+        self.loop.senders = self.loop._senders
+
+    @rule()
+    def end_wake_up(self) -> None:
+        self.loop._settle_senders()
 
     @invariant()
     def bytes_are_exact(self) -> None:
@@ -155,6 +165,7 @@ class AnyOrder(RuleBasedStateMachine):
         """However it went: a close ends it, and what was accepted arrives."""
         if not hasattr(self, "loop"):
             return
+        self.end_wake_up()
         self.transport.close()
         if not self.peer_gone:
             run_until(self.loop, lambda: self.got.end or self.got.read(), "the peer's end")

@@ -3,6 +3,8 @@ turns of a real event loop. Knows nothing of what is tested with them."""
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import struct
 import time
@@ -20,6 +22,21 @@ def turn(loop: EventLoop) -> None:
     """One turn of the loop, which does not wait."""
     loop.call_soon(loop.stop)
     loop.run()
+
+
+def in_one_wake_up(loop: EventLoop, *calls: Callable[[], object]) -> None:
+    """Have each of `calls`, at least two, be called for an event of one and the same wake-up."""
+    assert len(calls) > 1
+    for call in calls:
+        fd = os.eventfd(1)
+
+        def on_ready(events: int, fd: int = fd, call: Callable[[], object] = call) -> None:
+            loop.unregister(fd)
+            os.close(fd)
+            call()
+
+        loop.register(fd, select.EPOLLIN, on_ready)
+    turn(loop)
 
 
 def run_until(loop: EventLoop, condition: Callable[[], object], what: str = "") -> None:
