@@ -219,7 +219,7 @@ class Handshake(TlsBase):
 
     def give_up(self, reason: str, cause: str) -> None:
         """End the connection: there will be no TLS."""
-        log.info("%s: %s: %s, closing", self._service.name, self.describe_peer(), reason)
+        self._tell(reason)
         self.lose(ConnectionAbortedError(reason), cause)
 
     def lose(self, exc: BaseException | None, cause: str) -> None:
@@ -234,9 +234,12 @@ class Handshake(TlsBase):
         if self._introduced:
             super()._break(exc)
             return
-        reason = f"the connection broke in the handshake: {exc.strerror}"
-        log.info("%s: %s: %s, closing", self._service.name, self.describe_peer(), reason)
+        self._tell(f"the connection broke in the handshake: {exc.strerror}")
         self.lose(exc, "tls_handshake")
+
+    def _tell(self, reason: str) -> None:
+        """Log it; the reason is part of the text and no argument: of each, the first are logged."""
+        log.info(f"%s: %s: {reason}, closing", self._service.name, self.describe_peer())
 
     def _fail(self, exc: ssl.SSLError, cause: str) -> None:
         reason = REASONS.get(exc.reason or "", (exc.reason or str(exc)).replace("_", " ").lower())
