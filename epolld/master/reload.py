@@ -118,9 +118,7 @@ class Reloads:
         self._staff = staff
         self._inherited = inherited
         self._read_config = read_config
-        self._on_started = (
-            on_started  # the first start: with a reason and an exit code, or "" and 0
-        )
+        self._on_started = on_started  # of the first start: a reason and an exit code, or "" and 0
         self._changeover: Changeover | None = None  # in progress
         self._again = False  # another was asked for meanwhile
         self._told_to_wait = False  # in the log, why a reload does not begin

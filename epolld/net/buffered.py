@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 HOLD_AT = 0.75  # of the limit: from here on the slow are read no more
 RELEASE_AT = 0.5
-CUT_TO = (
-    0.9  # not just below: looking for the biggest of very many shall not be done for each write
-)
+# Not just below the limit: to look for the biggest of very many at each write would cost too much.
+CUT_TO = 0.9
 
 
 class Buffered:
