@@ -24,14 +24,16 @@ def ask(address: str, path: str) -> tuple[bool, str]:
             sock.connect(address[5:].replace("@", "\0", 1))
         else:
             host, _, port = address.rpartition(":")
+            if not port.isdecimal():
+                return False, f"{address!r} is not HOST:PORT or unix:PATH"
             sock = socket.create_connection((host.strip("[]"), int(port)), TIMEOUT)
         with sock:
             sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             answer = b""
             while more := sock.recv(65536):
                 answer += more
-    except (OSError, ValueError) as error:
-        return False, str(error)
+    except (OSError, ValueError, OverflowError) as error:
+        return False, f"{address}: {getattr(error, 'strerror', None) or error}"
     head, _, body = answer.partition(b"\r\n\r\n")
     return head.split(b" ")[1:2] == [b"200"], body.decode(errors="replace").strip()
 

@@ -103,7 +103,8 @@ def _unreachable(path: str, error: OSError) -> ControlError:
             ExitCode.NOT_ALLOWED,
             f"{path}: {error.strerror}; only root, the daemon's user and master.control_group may",
         )
-    remedy = "; is epolld running?" if isinstance(error, ConnectionRefusedError) else ""
+    nobody = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+    remedy = "; is epolld running?" if nobody else ""
     return ControlError(ExitCode.NO_DAEMON, f"{path}: {error.strerror or error}{remedy}")
 
 

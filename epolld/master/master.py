@@ -94,6 +94,7 @@ class Master:
         self._control = ControlServer(self._loop, self._commands.handle)
         self._reloads.on_ended = self._on_reload_ended
         self._trial = Trial(self._loop, self._pool)  # before an upgrade
+        self._stopped = False
         self._exit_code = ExitCode.OK
         self._on_started: Callable[[str, int], None] = lambda reason, code: None
         # What each signal means.
@@ -230,10 +231,12 @@ class Master:
                 listener.remove()
 
     def _stop_when_alone(self) -> None:
-        if self._staff.stopping and not len(self._pool) and not self._trial.under_way():
+        alone = self._staff.stopping and not len(self._pool) and not self._trial.under_way()
+        if alone and not self._stopped:
             self._exporter.stop()
             if len(self._exporter):
                 return
+            self._stopped = True
             log.info("stopped")
             self._loop.stop()
 

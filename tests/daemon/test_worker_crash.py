@@ -116,4 +116,6 @@ def test_a_mistake_at_the_boot_is_told_with_its_place(
     made.launch()
     assert made.wait_exit() == 70
     made.expect(r"worker \d cannot boot.*TypeError", "start failed", r"master\[\d+\]: TypeError")
+    made.close_log()
+    assert made.count_log("stopped$") == 1
     made.allow("exited with status")
