@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from epolld.testing import Config, Daemon
@@ -19,6 +20,10 @@ for number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says something about the machine, and nothing about the code.
+settings.register_profile("epolld", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("epolld")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
