@@ -1,5 +1,6 @@
 """One boot of a real systemd for all tests here: what tests/systemd/inside.py saw in the box."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -22,10 +23,29 @@ BOX_LIMIT = 300  # seconds; it takes about 50, on a busy machine three times tha
 def seen(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """Every step's facts, by the step's name."""
+    """Every step's facts, by the step's name; all processes of pytest-xdist share one boot."""
     needs.systemd_box()
     needs.tool("nc", "netcat-openbsd")
     needs.tool(SYSTEM_PYTHON, "python3-venv")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of the run
+    place = folder / "systemd-seen.json"
+    with open(folder / "systemd-seen.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            done = _boot(request, tmp_path_factory)
+            place.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    code, facts, said = json.loads(place.read_text())
+    assert code == 0, said
+    found: dict[str, Any] = json.loads(facts)
+    return found
+
+
+def _boot(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    """Do everything in the box."""
     assert request.config.cache is not None
     project = tmp_path_factory.mktemp("systemd") / "project"
     _copy_project(project)
@@ -33,7 +53,7 @@ def seen(
     inherited = {name: value for name, value in os.environ.items() if "PIP_" not in name}
     # No package index can be reached from in there, nor may one be looked for.
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": "/dev/null"}
-    done = subprocess.run(
+    return subprocess.run(
         [
             *(str(PROJECT / "tests/systemd-box"), "run", "-t", str(BOX_LIMIT)),
             # Both may lie on a file system that the box does not see by itself (/tmp).
@@ -46,9 +66,6 @@ def seen(
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    facts: dict[str, Any] = json.loads(done.stdout)
-    return facts
 
 
 def _copy_project(to: Path) -> None:
