@@ -107,7 +107,8 @@ def test_a_mistake_at_the_boot_is_told_with_its_place(
     make_daemon: Callable[[Config], Daemon],
 ) -> None:
     """Nobody's configuration is wrong: what is raised goes into the log as it is."""
-    made = make_daemon({"services": [{"name": "mine", "protocol": "mine:P"}]})
+    service = {"name": "mine", "protocol": "mine:P"}
+    made = make_daemon({"services": [service], "workers": {"count": 1}})
     made.write_module(
         "mine",
         "import epolld.worker.boot\nfrom epolld import Protocol as P\n"
