@@ -15,6 +15,7 @@ The first tenth is for it to become warm.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -171,6 +172,26 @@ def table(samples: list[Sample]) -> str:
     return "\n".join(lines)
 
 
+def make_visits(
+    running: Daemon, visitor: Visitor, pid: int, total: int
+) -> tuple[list[Sample], dict[str, Any], dict[str, Any]]:
+    """Samples on the way, and two looks: when it is warm, and at the end."""
+    samples: list[Sample] = []
+    begun, number, first = time.monotonic(), 0, {}
+    for step in range(SAMPLES + 1):
+        while number < total * step // SAMPLES:
+            visitor.visit(number)
+            number += 1
+        if step == WARM:
+            first = look(running)
+        samples.append(sample(pid, number, begun))
+    last = look(running)
+    with contextlib.suppress(AssertionError):  # then there are more: it will be told
+        eventually(lambda: len(descriptors(pid)) <= samples[0].descriptors)
+    samples[-1].descriptors = len(descriptors(pid))
+    return samples, first, last
+
+
 def serve(directory: Path, total: int, addresses: bool, reset: bool) -> tuple[str, list[str]]:
     """The run: what there is to tell, and what is wrong."""
     running = Daemon(directory, configuration(addresses))
@@ -180,21 +201,12 @@ def serve(directory: Path, total: int, addresses: bool, reset: bool) -> tuple[st
     running.start()
     (worker,) = running.wait_workers(1)
     visitor = Visitor(place(running, "upper"), addresses, reset)
-    samples: list[Sample] = []
-    begun, number, first = time.monotonic(), 0, {}
-    for step in range(SAMPLES + 1):
-        while number < total * step // SAMPLES:
-            visitor.visit(number)
-            number += 1
-        if step == WARM:
-            first = look(running)
-        samples.append(sample(worker.pid, number, begun))
-    last = look(running)
-    eventually(lambda: len(descriptors(worker.pid)) <= samples[0].descriptors, what="at rest")
-    samples[-1].descriptors = len(descriptors(worker.pid))
-    kept = not addresses or limits_are_kept(running)
-    assert running.wait_workers(1) == [worker], "it was replaced"
-    running.finish()
+    try:
+        samples, first, last = make_visits(running, visitor, worker.pid, total)
+        kept = not addresses or limits_are_kept(running)
+        assert running.wait_workers(1) == [worker], "it was replaced"
+    finally:
+        running.finish()
 
     warm = samples[WARM:]
     grew, rate = warm[-1].rss - warm[0].rss, slope(warm)

@@ -22,9 +22,12 @@ class Looking(Protocol):
 
     def data_received(self, data: bytes) -> None:
         gc.collect()
+        gc.unfreeze()  # what a worker has from its start on is there, too
+        everything = gc.get_objects()
+        gc.freeze()
         objects: Counter[str] = Counter()
         held: Counter[str] = Counter()
-        for each in gc.get_objects():
+        for each in everything:
             kind = type(each)
             objects[f"{kind.__module__}.{kind.__qualname__}"] += 1
             if isinstance(each, CONTAINERS):
