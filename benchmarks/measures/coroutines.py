@@ -56,7 +56,7 @@ def measure(names: Sequence[str], quick: bool) -> Result:
         warmup=500,
         sources=SOURCES,
     )
-    result.about += f" {rounds.made(stay)}, {rounds.made(connect)} of connect, request, close."
+    result.about += f" {rounds.made(stay)}; of connect, request, close {rounds.made(connect)}."
     for work, cpu in ((STAY, stay), (CONNECT, connect)):
         result.raw[work] = cpu
         spreads = {label: stats.summarize(found) for label, found in cpu.items()}
