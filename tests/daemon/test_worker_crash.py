@@ -20,7 +20,8 @@ def test_a_killed_worker_is_replaced_within_a_second(daemon: Callable[..., Daemo
     after = running.wait_workers(2)
     assert [worker.slot for worker in after] == [0, 1]
     assert victim.pid not in [worker.pid for worker in after]
-    running.expect(r"worker 1 \(pid \d+, generation 1\) killed by SIGKILL", "next try in 0.1s")
+    running.expect(r"worker 1 \(pid \d+, generation 1\) killed by SIGKILL")
+    running.allow("next try in 0.1s")  # if it had served for less than a second
     assert running.client().ask(b"a") == b"A"
 
 
@@ -65,7 +66,8 @@ from protocols import Who as P
     for delay in ("0.1", "0.2", "0.4", "0.8"):
         made.wait_log(rf"worker 0: next try in {delay}s", 5)
     assert int(made.client(made.address("who")).line()) != victim.pid
-    assert made.count_log("exited with status 9") == 3
+    # One more if the victim had served for a second: then its successor was started at once.
+    assert made.count_log("exited with status 9") in (3, 4)
     (made.directory / "trap").unlink()
     made.wait_log(r"worker 0 .* is ready", 5)
     made.expect("killed by SIGKILL", "exited with status 9", "next try in")
