@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -51,14 +52,15 @@ def run(*arguments: str, timeout: float) -> dict[str, dict[str, str]]:
     command = [sys.executable, "-X", "faulthandler", str(HERE / "runner.py"), *arguments]
     if namespaces.may_be_alone():  # they try ports, which others may want as well
         command = namespaces.alone(command)
-    done = subprocess.run(
-        ["timeout", "-s", "ABRT", str(timeout), *command],  # and say where it is
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"},
-        cwd="/tmp",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as directory:  # for what they write
+        done = subprocess.run(
+            ["timeout", "-s", "ABRT", str(timeout), *command],  # and say where it is
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     found: dict[str, dict[str, str]] = {}
     for line in done.stdout.splitlines():
         said = json.loads(line)
