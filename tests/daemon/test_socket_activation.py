@@ -114,5 +114,7 @@ def test_what_systemd_kept_for_us_and_is_not_wanted_is_given_back(
         assert b"FDNAME=epolld-0badcafe" in message
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-        assert made.client().ask(b"a") == b"A"
+        client = made.client()
+        assert client.ask(b"a") == b"A"
+        client.close()
         made.stop()
