@@ -253,7 +253,7 @@ def _line(message: bytes, delimiter: bytes, raw: bool, said: Callable[[bytes], b
     """One message as a line, and behind RAW some that is none."""
     line = message.replace(delimiter, b"..")
     if raw and line == RAW:
-        piece = delimiter + b"\xff" * 5 + delimiter
+        piece = delimiter + b"raw" * 10 + delimiter
         return said(RAW) + delimiter + b"%d" % len(piece) + delimiter + piece
     return said(line) + delimiter
 

@@ -255,4 +255,4 @@ class TestAnyEdit(AnyEdit.TestCase):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 class TestManyEdits(AnyEdit.TestCase):
-    settings = settings(max_examples=1500, stateful_step_count=30, deadline=None)
+    settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

@@ -277,6 +277,17 @@ def test_every_service_is_there() -> None:
     assert {target.partition(":")[0] for target in BUILT_IN.values()} <= served
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_moved_after_each_byte(kind: str) -> None:
+    model = AnyMove(kind)
+    messages = [b"abc", RAW, b"", PAUSE, b"held", b"\r", b"end"]
+    model.connect(messages, times=1, tcp=False, pauses=True, closes=False)
+    for _ in model.text:
+        model.peer_sends(0.0, True, True)
+        model.lives_are_one()
+    model.teardown()
+
+
 @pytest.mark.timeout(300)  # only to make a failure small takes so long
 @pytest.mark.parametrize("kind", KINDS)
 def test_moved_or_not(kind: str) -> None:
@@ -288,7 +299,7 @@ def test_moved_or_not(kind: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_moved_or_not_at_length(kind: str) -> None:
-    run(kind, settings(max_examples=300, stateful_step_count=60, deadline=None))
+    run(kind, settings(max_examples=50, stateful_step_count=60, deadline=None))
 
 
 def run(kind: str, depth: settings) -> None:

@@ -15,8 +15,7 @@ def _model(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnyDisturbance]:
     """A daemon of one worker; in the end, all must be well."""
     settle_chance(monkeypatch)
     model = AnyDisturbance()
-    model.start(configuration(1, 1, "a"), False)
-    model.all_boot()
+    model.start(configuration(1, 1, "a"), mortal=False, booted=True)
     try:
         yield model
         model.is_sound()
@@ -26,7 +25,7 @@ def _model(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnyDisturbance]:
 
 def test_of_two_back_offs_of_a_slot_the_last_counts(model: AnyDisturbance) -> None:
     """A worker that is recycled and its successor die at once."""
-    model.serves_many(0)
+    model.serves_many(0, False)
     model.all_sleep(1.2)
     assert len(model.pool) == 2
     model.all_die(0)

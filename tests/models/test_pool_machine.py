@@ -100,8 +100,8 @@ class AnyDisturbance(RuleBasedStateMachine):
 
     # -- the world ---------------------------------------------------------------------------------
 
-    @initialize(loaded=good, mortal=st.booleans())
-    def start(self, loaded: Loaded, mortal: bool) -> None:
+    @initialize(loaded=good, mortal=st.booleans(), booted=st.sampled_from([True, True, False]))
+    def start(self, loaded: Loaded, mortal: bool, booted: bool) -> None:
         self.descriptors = _open_descriptors()
         self.stranger = socket.socket(socket.AF_UNIX)
         self.stranger.bind("\0" + NAME[1:] + TAKEN)
@@ -139,6 +139,8 @@ class AnyDisturbance(RuleBasedStateMachine):
         self.reloads.start(first)
         self.master._look()
         self.turn()
+        if booted:
+            self.all_boot()
 
     def read(self) -> Loaded:
         """As the master reads its file."""
@@ -160,9 +162,12 @@ class AnyDisturbance(RuleBasedStateMachine):
             self.loop.turn()
 
     def take_note_of_swap(self) -> None:
-        """Another generation has come into force: then its back-offs are its own."""
+        """Another generation has come into force, all of it; its back-offs are its own."""
         if self.staff.generation is not self.in_force:
             self.in_force = self.staff.generation
+            if not self.staff.stopping:
+                for process, handle in self.handle.items():
+                    assert handle.generation is not self.in_force or process in self.ready_at
             self.failures.clear()
             self.not_before.clear()
 
@@ -310,14 +315,17 @@ class AnyDisturbance(RuleBasedStateMachine):
                 process.say(words.Ready())
         self.turn()
 
-    @rule(who=anyone)
-    def serves_many(self, who: int) -> None:
-        """It is to be recycled."""
+    @rule(who=anyone, succeeded=st.booleans())
+    def serves_many(self, who: int, succeeded: bool) -> None:
+        """It is to be recycled; and its successor may come at once."""
         process = self.pick(who, lambda p: p in self.ready_at)
         if process:
             self.pool.scoreboard.column(Column.ACCEPTED)[self.handle[process].row] = BUSY
             self.excused.add(process)
         self.turn()
+        if succeeded:
+            self.all_sleep(1.2)
+            self.all_boot()
 
     # -- what the machine does ---------------------------------------------------------------------
 
@@ -533,10 +541,10 @@ def _listens(place: str) -> bool:
 
 @pytest.mark.timeout(300)  # only to make a failure small takes so long
 class TestAnyDisturbance(AnyDisturbance.TestCase):
-    settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+    settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 class TestManyDisturbances(AnyDisturbance.TestCase):
-    settings = settings(max_examples=2000, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=500, stateful_step_count=60, deadline=None)
