@@ -132,7 +132,7 @@ class Handshake(TlsBase):
         self._early = bytearray()
         self._wants_data = self._reading
         self._reading = True
-        self._direct = False
+        self._unsent = None
         self._server.begin(self)
         self._watch()
 
@@ -177,7 +177,7 @@ class Handshake(TlsBase):
         """A step of the handshake."""
         if events & EPOLLOUT and self._out is not None:
             self._flush()
-            self._direct = False
+            self._unsent = None
         if not events & ~EPOLLOUT or not self._reading:
             return
         try:
@@ -261,7 +261,7 @@ class Handshake(TlsBase):
         early, self._early = self._early, None
         ending, self._eof_written = self._eof_written, False
         self._reading = self._wants_data and self._state is OPEN
-        self._direct = self._out is None
+        self._unsent = b"" if self._out is None else None
         self._become(TlsTransport)
         if not self._introduced:
             self._introduced = True

@@ -17,7 +17,7 @@ from epolld.net.descriptor import pack_peer
 from epolld.net.frozen import Frozen
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
-from epolld.net.transport import Transport
+from epolld.net.transport import Transport, settle_all
 from epolld.net.travel import facts_of, peer_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Service:
         self.sockets: dict[Transport, socket.socket] = {}  # made for users that asked
         self._ids = itertools.count(1) if ids is None else ids
         self._loop = loop
+        loop.settle_all = settle_all
         self._factory = factory
         self._on_change = on_change
         self._idle_timeout = idle_timeout

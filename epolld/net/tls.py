@@ -109,7 +109,7 @@ class TlsBase(Transport):
         self.bytes_out += sent
         self.last_active = self._loop.now
         if sent != len(sealed):
-            self._direct = False
+            self._unsent = None
             self._out = bytearray(sealed[sent:])
             self._watch()
 
@@ -137,7 +137,7 @@ class TlsTransport(TlsBase):
         """As `Transport.write`."""
         if type(data) is not bytes:
             data = byte_view(data)
-        if self._direct:
+        if self._unsent is not None:
             if not data:
                 return
             try:
@@ -155,7 +155,7 @@ class TlsTransport(TlsBase):
             self.bytes_out += sent
             self.last_active = self._loop.now
             if sent != len(sealed):
-                self._direct = False
+                self._unsent = None
                 self._out = bytearray(memoryview(sealed)[sent:])
                 self._watch()
                 self._pause_if_full()

@@ -30,7 +30,6 @@ class Traveller:
 
     __slots__ = (
         "_cause",
-        "_direct",
         "_eof_received",
         "_eof_written",
         "_events",
@@ -39,12 +38,12 @@ class Traveller:
         "_loop",
         "_out",
         "_peer",
-        "_pending",
         "_protocol",
         "_read_size",
         "_reading",
         "_service",
         "_state",
+        "_unsent",
         "_writing_paused",
         "batch",  # for Batching. Here, because transports that become others must look alike
         "bytes_in",
@@ -61,7 +60,6 @@ class Traveller:
         opened: float
         last_active: float
         _cause: str  # why it ends, once that is known
-        _direct: bool
         _eof_received: bool
         _eof_written: bool
         _fd: int
@@ -69,12 +67,12 @@ class Traveller:
         _loop: EventLoop
         _out: bytearray | None
         _peer: Any
-        _pending: bytes | bytearray | memoryview | None
         _protocol: Protocol
         _read_size: int
         _reading: bool
         _service: Service
         _state: State
+        _unsent: bytes | bytearray | memoryview | None
         _writing_paused: bool
 
         def _fault(self, callback: str, exc: BaseException) -> None: ...
@@ -118,7 +116,8 @@ class Traveller:
         self._park()
         self._state = FROZEN
         # Events of this very turn may still come: they must find nothing to do.
-        self._direct = self._reading = False
+        self._reading = False
+        self._unsent = None
         return frozen
 
     def unfreeze(self, frozen: Frozen) -> None:
@@ -127,7 +126,8 @@ class Traveller:
             return
         self._reading = frozen.reading
         self._state = CLOSING if frozen.closing else OPEN
-        self._direct = self._out is None and not frozen.closing and not frozen.eof_written
+        may_send = self._out is None and not frozen.closing and not frozen.eof_written
+        self._unsent = b"" if may_send else None
         self._watch()
         for call in self._service.postponed.pop(self, ()):
             call()
@@ -165,7 +165,8 @@ class Traveller:
         self.bytes_out = frozen.bytes_out
         if frozen.unsent:
             self._out = bytearray(frozen.unsent)
-        self._direct = not (frozen.unsent or frozen.closing or frozen.eof_written)
+        may_send = not (frozen.unsent or frozen.closing or frozen.eof_written)
+        self._unsent = b"" if may_send else None
         try:
             self._protocol.transport = self  # type: ignore[assignment]
             self._protocol.thaw(frozen.state)

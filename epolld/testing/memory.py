@@ -46,6 +46,8 @@ _CALLS = {
         }
     ),
 }
+_settle_all = transport.settle_all
+_CALLS["settle_all"] = FunctionType(_settle_all.__code__, {**_settle_all.__globals__, **_CALLS})
 
 
 def _over_wires(cls: Cls) -> Cls:
@@ -94,8 +96,12 @@ class MemoryTransport(WireTransport):
 
 
 @_over_wires
-class MemoryService(service.Service):
+class WireService(service.Service):
     """A service whose connections are wires."""
+
+
+class MemoryService(WireService):
+    """What protocols let through is kept."""
 
     transport_type = MemoryTransport
 

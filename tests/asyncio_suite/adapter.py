@@ -168,7 +168,7 @@ class Unsent(bytearray):
     def extend(self, data: Any) -> None:
         self += data
         self._owner._out = self
-        self._owner._direct = False
+        self._owner._unsent = None
 
     append = extend  # type: ignore[assignment]
 
