@@ -76,7 +76,7 @@ def test_sigkill_of_the_taker(daemon: Callable[..., Daemon]) -> None:
     """One of two: the rest moves to the other and to the one that takes its place."""
     running = daemon(services=[SLOW, UPPER], workers={"count": 2})
     clients = connect(running)
-    with Arrivals(running.address("upper")):
+    with Arrivals(running.address("upper"), killed=True):
         running.send(signal.SIGHUP)
         eventually(lambda: moved(clients) > 20, 5)
         victim = running.workers(generation=2, state="")[0]
