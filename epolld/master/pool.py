@@ -172,7 +172,7 @@ class Pool:
     def adopt(self, worker: WorkerHandle, state: State) -> None:
         """Follow a worker of the program that we were before an upgrade."""
         worker.state = state
-        worker.told_to_leave = state is State.DRAINING
+        worker.told_to_leave |= state is State.DRAINING
         self._follow(worker)
         if state is State.STARTING:
             self._await_boot(worker)

@@ -63,6 +63,8 @@ class SavedWorker(msgspec.Struct, frozen=True):
     generation: int
     state: str
     age: float  # seconds
+    told_to_leave: bool = False
+    dismissed: bool = False
 
 
 class SavedClient(msgspec.Struct, frozen=True):
@@ -170,6 +172,8 @@ def save_workers(pool: Pool, now: float) -> list[SavedWorker]:
             worker.generation.number,
             worker.state.value,
             now - worker.born,
+            worker.told_to_leave,
+            worker.dismissed,
         )
         for worker in pool
         if worker.channel.fileno() >= 0
@@ -240,16 +244,19 @@ def restore_workers(state: SavedMaster, pool: Pool, in_force: Generation, now: f
             )
         for fd in (saved.pidfd, saved.channel):
             os.set_inheritable(fd, False)
-        worker = WorkerHandle(
-            saved.slot,
-            rows[saved.pid],
-            Child(saved.pid, saved.pidfd, Channel.adopt(saved.channel)),
-            generations[saved.generation],
-            now,
-        )
-        worker.born = now - saved.age
-        worker.ready_at = None if saved.state == State.STARTING.value else worker.born
+        worker = revive(saved, rows[saved.pid], generations[saved.generation], now)
         pool.adopt(worker, State(saved.state))
+
+
+def revive(saved: SavedWorker, row: int, generation: Generation, now: float) -> WorkerHandle:
+    """The handle of a worker that the program before had."""
+    child = Child(saved.pid, saved.pidfd, Channel.adopt(saved.channel))
+    worker = WorkerHandle(saved.slot, row, child, generation, now)
+    worker.born = now - saved.age
+    worker.ready_at = None if saved.state == State.STARTING.value else worker.born
+    worker.told_to_leave = saved.told_to_leave
+    worker.dismissed = saved.dismissed
+    return worker
 
 
 def _restore_clients(state: SavedMaster, pool: Pool) -> None:

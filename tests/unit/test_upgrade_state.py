@@ -2,13 +2,19 @@
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 
+from epolld.channel import Channel
 from epolld.errors import EpolldError
+from epolld.host.children import Child
 from epolld.master import upgrade
+from epolld.master.pool import State, WorkerHandle
 from epolld.master.upgrade import FORMAT, VARIABLE, SavedListener, SavedMaster, SavedWorker
 
 CONFIG = "services:\n- {name: upper, bind: '127.0.0.1:0'}\n"
@@ -128,3 +134,28 @@ def test_an_execve_that_fails_leaves_everything(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(OSError, match="Permission denied"):
         upgrade.execute(make(), {})
     assert (set(os.listdir("/proc/self/fd")), os.getcwd()) == before
+
+
+@pytest.mark.parametrize(
+    ("told_to_leave", "dismissed"), [(True, True), (True, False), (False, False)]
+)
+def test_who_was_told_to_leave_is_known_to_the_next_program(
+    told_to_leave: bool, dismissed: bool
+) -> None:
+    """One that was killed before the execve and is reaped after it: whether that was meant so."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    generation: Any = SimpleNamespace(number=3)
+    child = Child(100, os.eventfd(0), Channel(ours))
+    worker = WorkerHandle(1, 2, child, generation, 50.0)
+    worker.state = State.KILLED
+    worker.told_to_leave, worker.dismissed = told_to_leave, dismissed
+    pool: Any = [worker]
+    (saved,) = upgrade.save_workers(pool, 60.0)
+    again = msgspec.json.decode(msgspec.json.encode(saved), type=SavedWorker)
+    revived = upgrade.revive(again, 2, generation, 70.0)
+    assert (revived.told_to_leave, revived.dismissed) == (told_to_leave, dismissed)
+    assert (revived.pid, revived.slot, revived.born) == (100, 1, 60.0)
+    os.close(child.pidfd)
+    ours.detach()
+    revived.channel.close()
+    theirs.close()
