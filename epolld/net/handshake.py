@@ -22,6 +22,7 @@ from epolld.net.states import OPEN
 from epolld.net.timers import Timer
 from epolld.net.tls import TlsBase, TlsTransport
 from epolld.net.transport import EPOLLOUT, Buffer, byte_view
+from epolld.net.travel import NOTHING
 
 log = logging.getLogger("epolld.connection")
 
@@ -261,7 +262,7 @@ class Handshake(TlsBase):
         early, self._early = self._early, None
         ending, self._eof_written = self._eof_written, False
         self._reading = self._wants_data and self._state is OPEN
-        self._unsent = b"" if self._out is None else None
+        self._unsent = NOTHING if self._out is None else None
         self._become(TlsTransport)
         if not self._introduced:
             self._introduced = True

@@ -24,7 +24,7 @@ from epolld.net.linger import linger
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
 from epolld.net.states import CLOSED, CLOSING, FROZEN, OPEN
-from epolld.net.travel import Traveller
+from epolld.net.travel import NOTHING, Traveller
 
 if TYPE_CHECKING:
     from epolld.net.service import Service
@@ -58,8 +58,6 @@ WHILE_FROZEN = 0.05  # seconds by which a timer is put off while a connection is
 RESETS = {errno.ECONNRESET, errno.EPIPE}  # the peer is gone, with bytes under way
 
 UNREGISTERED = -1  # a value of _events: not in the interest list; new, or parked
-
-NOTHING = b""  # a value of _unsent: a write may go to the socket
 
 Buffer = bytes | bytearray | memoryview
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from epolld.net.service import Service
 
 
+NOTHING = b""  # a value of _unsent: a write may go to the socket
+
+
 class Traveller:
     """The base of `Transport`: what a connection consists of, and how it travels."""
 
@@ -127,7 +130,7 @@ class Traveller:
         self._reading = frozen.reading
         self._state = CLOSING if frozen.closing else OPEN
         may_send = self._out is None and not frozen.closing and not frozen.eof_written
-        self._unsent = b"" if may_send else None
+        self._unsent = NOTHING if may_send else None
         self._watch()
         for call in self._service.postponed.pop(self, ()):
             call()
@@ -166,7 +169,7 @@ class Traveller:
         if frozen.unsent:
             self._out = bytearray(frozen.unsent)
         may_send = not (frozen.unsent or frozen.closing or frozen.eof_written)
-        self._unsent = b"" if may_send else None
+        self._unsent = NOTHING if may_send else None
         try:
             self._protocol.transport = self  # type: ignore[assignment]
             self._protocol.thaw(frozen.state)
