@@ -324,6 +324,8 @@ def activate() -> None:
         facts["run"] = systemctl("start", "epolld.socket")
         facts["before"] = show()
         facts["answer"] = ask(ADDRESS)
+        # Clients are served before systemd has read READY=1, and till then it refuses a reload.
+        wait_for("the unit to be active", lambda: show()["ActiveState"] == "active")
         before = journal()
         systemctl("reload", "epolld")
         facts["reload"] = wait_for_journal("reload (done|failed).*", before)
