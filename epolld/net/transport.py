@@ -478,7 +478,8 @@ class Transport(Traveller):
                 self._watch()
 
     def _pause_if_full(self) -> None:
-        if not self._writing_paused and self.get_write_buffer_size() > self._limits[1]:
+        size = self.get_write_buffer_size()  # first, because that may pause, too
+        if not self._writing_paused and size > self._limits[1]:
             self._writing_paused = True
             self._guard("pause_writing")
 

@@ -218,6 +218,17 @@ def test_the_buffer_tells_what_the_kernel_has_not_taken(loop: EventLoop) -> None
     assert 0 < sizes[0] < len(MUCH)
 
 
+def test_new_limits_pause_once(loop: EventLoop) -> None:
+    pair = Pair(loop)
+
+    def write() -> None:
+        pair.transport.write(MUCH)
+        pair.transport.set_write_buffer_limits(high=0)
+
+    in_one_wake_up(loop, write, nothing)
+    assert pair.notes.names.count("pause_writing") == 1
+
+
 def test_it_moves_with_the_connection(loop: EventLoop) -> None:
     ours, peer = unix_pair()
     narrow(ours, peer)
