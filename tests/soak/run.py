@@ -12,6 +12,7 @@ answer.
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from certificates import Authority  # noqa: E402
 from clients import REFUSAL, Crowd, SlowLoad  # noqa: E402
 from harness import Config, Daemon  # noqa: E402
 from mischief import Mischief  # noqa: E402
+from processes import eventually  # noqa: E402
 from record import Record  # noqa: E402
 
 ROOT = HERE.parents[1]
@@ -105,9 +107,10 @@ def soak(folder: Path, minutes: float, seed: int, report: Path) -> int:
         for name, load in loads.items():
             troubles += judge(name, load, mischief)
         running.reload()
-        while len(running.workers()) > 3:  # one that TTIN added, whose TTOU came too early
-            running.send(22)
-            time.sleep(1)
+        at_rest(running)  # not while the reload's older workers are still there
+        while (count := len(running.workers())) > 3:  # that TTIN added, and TTOU came too early
+            running.send(signal.SIGTTOU)
+            eventually(lambda: len(running.workers()) < count, what="fewer workers")
         before.must_return(running, 10)
         troubles += judge_courses(record)
         running.allow(*SAID)
