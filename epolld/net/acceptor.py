@@ -48,6 +48,11 @@ LOST_CONNECTION = {
     errno.ETIMEDOUT,
 }
 
+# Connections that a worker accepts in one wake-up if no sibling stands in the queues, so that what
+# a wake-up costs, in the kernel, in this loop and in asyncio's, is shared by several. 50 clients
+# that connect, ask and close: 40.3 µs each, one by one 47.4; by coroutines 66 and 108.
+BURST = 16
+
 # No room for another connection (EMFILE, ENFILE, ENOBUFS, ENOMEM), or an error we do not know:
 # the client stays in the queue and the listener stays ready, so trying again at once would spin.
 BACKOFF_FIRST = 0.1  # seconds without accepting, doubled each time
@@ -168,6 +173,8 @@ class Acceptor:
         self.service = service
         self._opener = opener
         self._gate = gate
+        self._waiting = select.poll()  # does a connection wait?
+        self._waiting.register(sock, select.POLLIN)
         self._queued = False
         self.held = False  # out of the queue, whatever the gate says
 
@@ -200,8 +207,15 @@ class Acceptor:
                 self._gate.on_exhausted(exc)
 
     def on_ready(self, _events: int) -> None:
-        """Accept one connection, and no more, so that the siblings get theirs."""
+        """Accept one connection, and no more, so that the siblings get theirs, if there are any."""
         self._accept()
+        if self._gate.alone:
+            for _ in range(BURST - 1):
+                # An accept in vain costs ten times what it costs to ask (5.2 and 0.6 µs): the
+                # kernel makes the new socket before it looks whether there is a connection.
+                if not self._queued or not self._waiting.poll(0):
+                    break
+                self._accept()
 
     def accept_all(self) -> None:
         """Accept until the queue is empty."""

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from wiring import DEADLINE, Notes, settle, turn
 
-from epolld.net.acceptor import BACKOFF_FIRST, BACKOFF_LAST, EPISODE, LOST_CONNECTION, Gate
+from epolld.net.acceptor import (
+    BACKOFF_FIRST,
+    BACKOFF_LAST,
+    BURST,
+    EPISODE,
+    LOST_CONNECTION,
+    Gate,
+)
 from epolld.net.loop import EventLoop
 from epolld.net.service import Service
 
@@ -93,6 +100,42 @@ def test_one_connection_a_wake(stand: Stand) -> None:
         turn(stand.loop)
         assert stand.service.live == served
     assert stand.made[0].transport.get_extra_info("peername") == stand.clients[0].getsockname()
+
+
+def test_who_stands_alone_takes_several_a_wake_and_asks_before_each(stand: Stand) -> None:
+    stand.gate.alone = True
+    stand.connect(BURST + 3)
+    turn(stand.loop)
+    assert stand.service.live == BURST
+    turn(stand.loop)
+    assert stand.service.live == stand.listener.calls == BURST + 3
+
+
+def test_who_stands_alone_goes_on_after_a_lost_connection(stand: Stand) -> None:
+    stand.gate.alone = True
+    stand.connect(3)
+    stand.listener.faults = [errno.ECONNABORTED]
+    turn(stand.loop)
+    assert stand.service.live == 3
+
+
+@pytest.mark.parametrize("leave", ["shut", "hold", "close"])
+def test_who_leaves_amid_several_takes_no_more(stand: Stand, leave: str) -> None:
+    stand.gate.alone = True
+    stand.connect(3)
+
+    def leave_at_two(_step: int) -> None:
+        if stand.service.live == 2:
+            if leave == "shut":
+                stand.gate.shut("full")
+            elif leave == "hold":
+                stand.gate.hold(stand.service, held=True)
+            else:
+                stand.gate.close()
+
+    stand.service._on_change = leave_at_two
+    turn(stand.loop)
+    assert stand.service.live == (3 if leave == "close" else 2)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, 999])
