@@ -91,7 +91,7 @@ MEASURES = {
     "control": Measure(control.measure, 12, 8),
     "handover": Measure(handover.measure, 95, 50),
     "crowd": Measure(crowd.measure, 32, 15),
-    "check": Measure(check.measure, 13, 10),
+    "check": Measure(check.measure, 14, 8),
     "scrapes": Measure(scrapes.measure, 28, 26),
     "multiplexers": Measure(multiplexers.measure, 75, 30),
 }
