@@ -17,7 +17,6 @@ from wiring import DEADLINE, Notes, settle, turn
 from epolld.net.acceptor import (
     BACKOFF_FIRST,
     BACKOFF_LAST,
-    BURST,
     EPISODE,
     LOST_CONNECTION,
     Gate,
@@ -94,35 +93,60 @@ def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-def test_one_connection_a_wake(stand: Stand) -> None:
-    stand.connect(3)
+def test_one_connection_a_wake_as_they_come(stand: Stand) -> None:
     for served in (1, 2, 3):
+        stand.connect()
         turn(stand.loop)
-        assert stand.service.live == served
+        assert stand.service.live == stand.listener.calls == served
     assert stand.made[0].transport.get_extra_info("peername") == stand.clients[0].getsockname()
 
 
-def test_who_stands_alone_takes_several_a_wake_and_asks_before_each(stand: Stand) -> None:
-    stand.gate.alone = True
-    stand.connect(BURST + 3)
-    turn(stand.loop)
-    assert stand.service.live == BURST
-    turn(stand.loop)
-    assert stand.service.live == stand.listener.calls == BURST + 3
+@pytest.mark.parametrize(
+    ("alone", "served"),
+    [(False, [1, 3, 7, 11, 15, 19]), (True, [1, 3, 7, 15, 31, 47])],
+    ids=["among siblings", "alone"],
+)
+def test_a_few_a_wake_while_more_of_them_wait(stand: Stand, alone: bool, served: list[int]) -> None:
+    stand.gate.alone = alone
+    stand.connect(60)
+    for count in served:
+        turn(stand.loop)
+        assert stand.service.live == count
 
 
-def test_who_stands_alone_goes_on_after_a_lost_connection(stand: Stand) -> None:
-    stand.gate.alone = True
+def test_one_a_wake_again_once_nobody_waits_and_none_in_vain(stand: Stand) -> None:
+    stand.connect(6)
+    for served in (1, 3, 6):  # the last wake-up might have taken four
+        turn(stand.loop)
+        assert stand.service.live == served
+    stand.connect(2)
+    turn(stand.loop)
+    assert stand.service.live == stand.listener.calls == 7
+
+
+def test_its_place_in_the_queue_is_left_once_a_wake(stand: Stand, monkeypatch) -> None:
+    requeued = []
+    monkeypatch.setattr(EventLoop, "requeue", lambda *_: requeued.append(stand.service.live))
+    stand.connect(7)
+    for _ in range(3):
+        turn(stand.loop)
+    assert requeued == [0, 1, 3]  # before the first of them is served
+
+
+def test_a_lost_connection_is_one_of_several(stand: Stand) -> None:
     stand.connect(3)
+    turn(stand.loop)
     stand.listener.faults = [errno.ECONNABORTED]
+    turn(stand.loop)
+    assert stand.service.live == 2
     turn(stand.loop)
     assert stand.service.live == 3
 
 
 @pytest.mark.parametrize("leave", ["shut", "hold", "close"])
 def test_who_leaves_amid_several_takes_no_more(stand: Stand, leave: str) -> None:
-    stand.gate.alone = True
-    stand.connect(3)
+    stand.connect(4)
+    turn(stand.loop)
 
     def leave_at_two(_step: int) -> None:
         if stand.service.live == 2:
@@ -135,7 +159,7 @@ def test_who_leaves_amid_several_takes_no_more(stand: Stand, leave: str) -> None
 
     stand.service._on_change = leave_at_two
     turn(stand.loop)
-    assert stand.service.live == (3 if leave == "close" else 2)
+    assert stand.service.live == (4 if leave == "close" else 2)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, 999])
