@@ -117,7 +117,7 @@ def _develop(arguments: argparse.Namespace) -> int:
     for option in ("config", "service", "daemonize"):
         if getattr(arguments, option):
             raise UsageError(f"--dev goes without --{option}")
-    with dev.configuration(arguments.dev) as path:
+    with dev.configuration() as path:
         return _run(arguments, path)
 
 
@@ -132,6 +132,7 @@ def _overrides(arguments: argparse.Namespace) -> Overrides:
         workers=arguments.workers,
         bind=tuple(arguments.bind),
         service=arguments.service,
+        dev=arguments.dev,
         set=tuple(arguments.set),
         pidfile=arguments.pidfile,
         log_level=arguments.log_level,

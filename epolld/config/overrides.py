@@ -6,6 +6,7 @@ the changed place and leaves the old tree as it was.
 """
 
 import os
+import re
 
 import msgspec
 
@@ -15,6 +16,8 @@ from epolld.config.check import is_null, merged_pairs, service_labels, service_t
 from epolld.config.kinds import suggest
 from epolld.config.marks import Mapping, Node, Place, Scalar, Sequence
 
+DEV_BIND = "127.0.0.1:1688"  # where --dev serves without --bind
+
 
 class Overrides(msgspec.Struct, frozen=True):
     """What the command line says over the file."""
@@ -22,6 +25,7 @@ class Overrides(msgspec.Struct, frozen=True):
     workers: int | None = None
     bind: tuple[str, ...] = ()  # replaces the bind of the one service in force
     service: str | None = None  # serve only this one: a name, else a protocol
+    dev: str | None = None  # serve this protocol, as --dev does
     set: tuple[str, ...] = ()  # "path=value", the value in YAML
     pidfile: str | None = None
     log_level: str | None = None
@@ -41,8 +45,10 @@ def apply(
     if not isinstance(root, Mapping):
         return root, []  # the checker says what is wrong with it
     problems: list[errors.Problem] = []
+    if overrides.dev:
+        root = _with_service(root, overrides.dev, Place("--dev", 0, 0), DEV_BIND)
     if overrides.service:
-        root = _with_service(root, overrides.service)
+        root = _with_service(root, overrides.service, Place("--service", 0, 0))
     for assignment in overrides.set:
         try:
             root = _set(root, assignment)
@@ -62,7 +68,8 @@ def apply(
             except _NoPlaceError as error:
                 problems.append(error.problem)
     if overrides.service:
-        root = _only(_with_service(root, overrides.service), overrides.service)
+        root = _with_service(root, overrides.service, Place("--service", 0, 0))
+        root = _only(root, overrides.service, file, bool(overrides.bind))
     if overrides.bind:
         root = _bind(root, overrides.bind)
     return root, problems
@@ -145,34 +152,46 @@ def _chosen(items: list[Node], wanted: str) -> list[int]:
     return named or [i for i, item in enumerate(items) if service_text(item, "protocol") == wanted]
 
 
-def _with_service(root: Node, wanted: str) -> Node:
+def _with_service(root: Node, wanted: str, place: Place, bind: str = "") -> Node:
     """`root`, with a new service of the protocol `wanted` if it has none such."""
     services = _services(root) if isinstance(root, Mapping) else None
     if services is None or not isinstance(root, Mapping) or _chosen(services.items, wanted):
         return root
-    place = Place("--service", 0, 0)
-    # package.module:Class serves under the name Class.
-    name = wanted.rpartition(":")[2].rpartition(".")[2] or wanted
+    # Protocols may be anything: the checker shall say what is wrong with them, not with the name.
+    name = re.split(r"[:.]", wanted)[-1]
+    name = name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) else "service"
+    texts = {"name": name, "protocol": wanted, **({"bind": bind} if bind else {})}
     pairs: list[tuple[Scalar, Node]] = [
-        (Scalar(place, "name"), Scalar(place, name, False)),
-        (Scalar(place, "protocol"), Scalar(place, wanted, False)),
+        (Scalar(place, key), Scalar(place, text, False)) for key, text in texts.items()
     ]
     return _replace_services(root, [*services.items, Mapping(place, pairs)], services.place)
 
 
-def _only(root: Node, wanted: str) -> Node:
-    """`root` with the service `wanted` alone."""
+def _only(root: Node, wanted: str, file: str, bound: bool) -> Node:
+    """`root` with the service `wanted` alone; `bound`: the command line says where it listens."""
     services = _services(root) if isinstance(root, Mapping) else None
     if services is None or not isinstance(root, Mapping):
         return root
-    chosen = _chosen(services.items, wanted)
+    chosen = [services.items[i] for i in _chosen(services.items, wanted)]
     if len(chosen) > 1:
-        labels = service_labels(services)
+        labels = service_labels(Sequence(services.place, chosen))
         raise errors.UsageError(
-            f"--service {wanted}: several services match ({', '.join(labels[i] for i in chosen)}); "
-            "give one's name"
+            f"--service {wanted}: several services match ({', '.join(labels)}); give one's name"
         )
-    return _replace_services(root, [services.items[i] for i in chosen], services.place)
+    [service] = chosen
+    new = service.place.file == "--service"
+    if new and not bound and not _has(service, "bind"):
+        labels = service_labels(Sequence(services.place, services.items[:-1]))
+        raise errors.UsageError(
+            f"--service {wanted}: {file} has no such service (it has: "
+            f"{', '.join(labels) or 'none'}); to serve the built-in service or class of that name, "
+            f"add --bind {DEV_BIND}"
+        )
+    return _replace_services(root, chosen, services.place)
+
+
+def _has(node: Node, name: str) -> bool:
+    return isinstance(node, Mapping) and any(key.text == name for key, _ in node.pairs)
 
 
 def _bind(root: Node, addresses: tuple[str, ...]) -> Node:

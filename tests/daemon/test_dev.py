@@ -195,7 +195,10 @@ def test_the_configuration_that_is_made_up(dev: Developing) -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "message"),
-    [("nowhere:Shout", "there is no module 'nowhere'"), ("no such'thing", "services.dev.protocol")],
+    [
+        ("nowhere:Shout", r"--dev: services\.Shout\.protocol: there is no module 'nowhere'"),
+        ("no such'thing", r"--dev: services\.service\.protocol: expected "),
+    ],
 )
 def test_a_wrong_name(dev: Developing, protocol: str, message: str) -> None:
     dev.start(protocol, "--bind", "127.0.0.1:0")

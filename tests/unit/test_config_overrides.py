@@ -154,10 +154,6 @@ def test_a_set_into_an_alias_changes_one_side_only(tmp_path: Path) -> None:
             "--bind: services.echo.bind.0: 'null' is not an address; write host:port, [v6]:port, "
             "*:port, unix:/path or fd:N",
         ),
-        (
-            Overrides(service="time"),
-            "--service: services.time.bind: missing; add bind: 127.0.0.1:1688",
-        ),
     ],
 )
 def test_problems_name_the_option(file: str, overrides: Overrides, problem: str) -> None:
@@ -245,6 +241,23 @@ def test_service_works_without_services_in_the_file(tmp_path: Path) -> None:
 def test_bind_replaces_all_addresses_of_the_one_service(file: str) -> None:
     (echo,) = load(file, Overrides(service="echo", bind=("*:7", "unix:/x"))).config.services
     assert echo.bind == (TcpAddress("0.0.0.0", 7), UnixAddress("/x"))
+
+
+def test_an_unknown_service_without_an_address_may_be_a_mistake(file: str) -> None:
+    told = r"--service time: \S+ has no such service \(it has: shout, echo\); .* add --bind"
+    with pytest.raises(UsageError, match=told):
+        load(file, Overrides(service="time"))
+    bound = load(file, Overrides(service="time", set=("services.time.bind=h:1",)))
+    assert names(bound.config) == ["time"]
+
+
+def test_dev_serves_at_an_address_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("workers: {count: 1}\n")
+    (service,) = load(str(file), Overrides(dev="package.module:Handler")).config.services
+    assert (service.name, service.bind) == ("Handler", (TcpAddress("127.0.0.1", 1688),))
+    problem = "--dev: services.service.protocol: expected a built-in service's name or "
+    assert problems_of(str(file), Overrides(dev="no such thing"))[0].startswith(problem)
 
 
 def test_bind_wants_to_know_which_service(file: str) -> None:
