@@ -50,6 +50,11 @@ REFUSALS = (
     "proxy_header",
     "no_protocol",  # the factory raised
     "handshake_timeout",
+    # In the middle of a TLS handshake, before its protocol heard of it:
+    "drained",
+    "idle_timeout",
+    "max_age",
+    "killed",
 )
 
 # Why a worker had to be replaced.

@@ -16,6 +16,7 @@ from certificates import Authority
 from tls_peer import TlsPeer
 from wiring import Notes, narrow, reset, run_until, settle, tcp_pair, turn, unix_pair
 
+from epolld.causes import REFUSALS
 from epolld.net.handshake import Handshake, Plain, TlsServer
 from epolld.net.loop import EventLoop
 from epolld.net.service import Service
@@ -407,6 +408,19 @@ def test_a_client_that_breaks_off(
     reset(s.theirs)
     refused(s, "tls_handshake")
     assert "the connection broke in the handshake: Connection reset by peer" in caplog.text
+
+
+@pytest.mark.parametrize("cause", ["drained", "idle_timeout", "max_age", "killed"])
+def test_an_end_from_here_amid_the_handshake(stage: Callable[..., Stage], cause: str) -> None:
+    s = stage()
+    if cause == "drained":
+        s.transport.close_within(1)
+    elif cause == "killed":
+        s.transport.lose(ConnectionAbortedError(), cause)
+    else:
+        s.transport.time_out("time is over", cause)
+    refused(s, cause)
+    assert cause in REFUSALS
 
 
 def test_a_client_that_does_not_trust_us(
