@@ -264,12 +264,12 @@ def metrics() -> None:
     with step("metrics") as facts:
         facts["pip"] = run("/opt/epolld/bin/pip", "install", "prometheus-client")
         facts["run"] = systemctl("reload", "epolld")
-        facts["titles"] = titles()
         with socket.create_connection(ADDRESS, timeout=PATIENCE):
             facts["figures"] = wait_for(
                 "a connection in the figures",
                 lambda: re.search(LIVE, text := page("/metrics")[1], re.MULTILINE) and text,
             )
+        facts["titles"] = titles()  # it has answered, so it is called what it is
         facts["healthz"], facts["readyz"] = page("/healthz"), page("/readyz")
         probe = ("/opt/epolld/bin/python", "-m", "epolld.probe")
         facts["probe"] = run(*probe, "unix:/run/epolld/metrics.sock", "/readyz")
