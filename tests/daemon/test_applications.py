@@ -36,10 +36,13 @@ def test_the_life_of_a_pool(daemon: Start, tmp_path: Path) -> None:
     running.expect("ZeroDivisionError")
     running.reload()
     eventually(lambda: "stop 0" in notes.read_text())
-    lines = [line for line in notes.read_text().splitlines() if line != "called later"]
-    assert lines == ["start 0 1", "start 0 2", "draining 0", "stop 0"]
+
+    def lines() -> list[str]:
+        return [line for line in notes.read_text().splitlines() if line != "called later"]
+
+    assert lines() == ["start 0 1", "start 0 2", "draining 0", "stop 0"]
     running.stop()
-    assert notes.read_text().splitlines()[-2:] == ["draining 0", "stop 0"]
+    assert lines()[-2:] == ["draining 0", "stop 0"]
 
 
 def test_the_life_of_a_pool_with_coroutines(daemon: Start, tmp_path: Path) -> None:
