@@ -54,6 +54,14 @@ def cpython_tests() -> None:
         lacking(f"the tests of CPython (apt install libpython{minor}-testsuite)")
 
 
+def c_extension() -> None:
+    """The test is of the hot path in C."""
+    from epolld.net import speedups
+
+    if speedups.fastest_transport is not speedups.CompiledTransport:
+        lacking("epolld's C module (apt install gcc libc6-dev python3-dev, and remove .venv)")
+
+
 def systemd_box() -> None:
     """The test boots a systemd of its own with tests/systemd-box."""
     root()

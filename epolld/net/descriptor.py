@@ -32,6 +32,18 @@ def borrowed(fd: int) -> Iterator[socket.socket]:
         sock.detach()
 
 
+def accept(listener: socket.socket) -> tuple[int, Any]:
+    """Accept a connection: its descriptor, non-blocking, and its peer as `pack_peer` makes it.
+
+    Raises OSError as socket.accept() does.
+    """
+    # What socket.accept() does before it makes an object, which costs as much again as the rest:
+    # 6 in place of 12 µs.
+    fd, peer = listener._accept()  # type: ignore[attr-defined]
+    os.set_blocking(fd, False)
+    return fd, pack_peer(peer)
+
+
 def shutdown(fd: int, how: int) -> None:
     """As socket.shutdown()."""
     with borrowed(fd) as sock:
@@ -66,6 +78,8 @@ def peer_credentials(fd: int) -> tuple[int, int, int] | None:
 
 def pack_peer(peer: Any) -> Any:
     """An address as accept() gives it, in less memory: `unpack_peer` makes it whole again."""
+    if type(peer) is int:  # it is packed
+        return peer
     try:
         host, port = peer
         return _int_from_bytes(_inet_aton(host), "big") << 16 | port

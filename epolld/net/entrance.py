@@ -20,7 +20,7 @@ from typing import Any
 from epolld.net.access import Rule, is_allowed
 from epolld.net.counting import Counting
 from epolld.net.deadlines import Deadlines
-from epolld.net.descriptor import borrowed, describe_peer, shutdown
+from epolld.net.descriptor import borrowed, describe_peer, shutdown, unpack_peer
 from epolld.net.loop import EventLoop
 from epolld.net.proxyproto import MAX_V2, ProxyError, parse
 from epolld.net.service import Service
@@ -63,6 +63,7 @@ class Entrance:
 
     def open(self, fd: int, peer: Any) -> None:
         """Take a connected non-blocking socket, as `Service.open`."""
+        peer = unpack_peer(peer)
         if self._trusted is None:
             self.admit(fd, peer)
         elif not any(client_of(peer) in network for network in self._trusted):

@@ -17,7 +17,8 @@ from epolld.net.descriptor import pack_peer
 from epolld.net.frozen import Frozen
 from epolld.net.loop import EventLoop
 from epolld.net.protocol import Protocol
-from epolld.net.transport import Transport, settle_all
+from epolld.net.speedups import fastest_settle_all, fastest_transport
+from epolld.net.transport import Transport
 from epolld.net.travel import facts_of, peer_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Service:
     called with +1 after each opening, with -1 after each end.
     """
 
-    transport_type: type[Transport] = Transport  # a runtime may have one of its own
+    transport_type: type[Transport] = fastest_transport
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Service:
         self.sockets: dict[Transport, socket.socket] = {}  # made for users that asked
         self._ids = itertools.count(1) if ids is None else ids
         self._loop = loop
-        loop.settle_all = settle_all
+        loop.settle_all = fastest_settle_all
         self._factory = factory
         self._on_change = on_change
         self._idle_timeout = idle_timeout
@@ -100,7 +101,8 @@ class Service:
     def open(self, fd: int, peer: Any, facts: dict[str, Any] | None = None) -> bool:
         """Serve a connected non-blocking socket; it belongs to the service from now on.
 
-        `peer` is the client's address as accept() gave it, `facts` are for `get_extra_info`.
+        `peer` is the client's address as accept() gave it, or packed; `facts` are for
+        `get_extra_info`.
         False if it could not be served and is closed.
         """
         transport = self._make(fd, pack_peer(peer), next(self._ids))

@@ -9,22 +9,23 @@ from harness import Config, Daemon
 # The worker that finds the file kills itself at the very moment in which it would accept; and its
 # successor takes so long to start that the client is not its own.
 DEADLY = """
-import os, signal, socket, time
+import os, signal, time
+from epolld.net import acceptor
 from served import Marked
 
 if os.path.exists("slow"):
     time.sleep(3)
 
-real = socket.socket._accept
+real = acceptor.accept
 
-def accept(self):
+def accept(listener):
     try:
         os.rename("deadly", "slow")
     except FileNotFoundError:
-        return real(self)
+        return real(listener)
     os.kill(os.getpid(), signal.SIGKILL)
 
-socket.socket._accept = accept
+acceptor.accept = accept
 """
 
 

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterator
 
+import needs
 import pytest
 from movers import World, open_world
+from wiring import serve_in_c, serve_in_python
 
 from epolld.net.loop import EventLoop
 
@@ -22,6 +24,27 @@ def world() -> Iterator[World]:
     """Workers between which connections move."""
     with open_world() as world:
         yield world
+
+
+# What is tested with the hot path in C and in Python, whichever the other tests find (speedups.py).
+BOTH_WAYS = {"test_transport", "test_transport_parity", "test_senders", "test_framing_batches"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Those of `BOTH_WAYS` twice; but who looks at `calls` sees only Python's."""
+    if metafunc.module.__name__ in BOTH_WAYS and "calls" not in metafunc.fixturenames:
+        metafunc.fixturenames.append("hot_path")
+        metafunc.parametrize("hot_path", ["python", "c"], indirect=True)
+
+
+@pytest.fixture
+def hot_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hot path in "python" or in "c"."""
+    if request.param == "python":
+        serve_in_python(monkeypatch)
+    else:
+        needs.c_extension()
+        serve_in_c(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 from framed import CrLf, Lines, connected
+from wiring import serve_in_python
 
 from epolld.net.framing import NO_ANSWERS
 from epolld.net.loop import EventLoop
@@ -29,22 +30,22 @@ def test_a_delimiter_may_come_in_two_pieces(loop: EventLoop) -> None:
 
 
 def test_answers_of_a_receive_leave_in_one_send(loop: EventLoop, monkeypatch) -> None:
-    writes = []
     protocol = Lines()
     protocol.note = lambda kind, line: protocol.send_line(line.upper())
+    written = os_write_of(monkeypatch)
     with connected(loop, protocol) as peer:
-        write = os_write_of(monkeypatch)
         peer.send(b"one\ntwo\nthree\n")
-        writes = list(write)
+        writes = list(written)
         assert peer.received() == b"ONE\nTWO\nTHREE\n"
         protocol.note = lambda kind, what: None
     assert writes == [b"ONE\nTWO\nTHREE\n"]
 
 
 def os_write_of(monkeypatch) -> list[bytes]:
-    """Notes what the transports write to descriptors."""
+    """Notes what the transports write to descriptors, from the next service on."""
     from epolld.net import transport
 
+    serve_in_python(monkeypatch)
     written: list[bytes] = []
     real = transport.os_write
 

@@ -129,10 +129,11 @@ def test_another_mode_is_refused() -> None:
 def test_a_transport_of_its_own_is_made_for_framings_alone() -> None:
     from epolld.net.batches import batching
     from epolld.net.protocol import Protocol
-    from epolld.net.transport import Transport
+    from epolld.net.service import Service
 
+    usual = Service.transport_type
     with open_world() as world:
-        for factory, wanted in ((Plain, batching(Transport)), (Protocol, Transport)):
+        for factory, wanted in ((Plain, batching(usual)), (Protocol, usual)):
             side = world.side(factory)
             world.connect(side, 1)
             (transport,) = side.service.transports

@@ -151,21 +151,20 @@ def test_bytes_before_the_end_arrive_when_reading_resumes_after_a_hangup(loop) -
 
 def reports(loop: EventLoop, turns: int = 20) -> int:
     """How many events the kernel reports on transports in so many turns."""
-    from epolld.net.transport import Transport
-
+    kind = Service.transport_type
     count = 0
-    real = Transport.on_ready
+    real = kind.on_ready
 
     def counting(self: Transport, events: int) -> None:
         nonlocal count
         count += 1
         real(self, events)
 
-    Transport.on_ready = counting  # type: ignore[method-assign]
+    kind.on_ready = counting  # type: ignore[method-assign]
     try:
         settle(loop, turns)
     finally:
-        Transport.on_ready = real  # type: ignore[method-assign]
+        kind.on_ready = real  # type: ignore[method-assign]
     return count
 
 

@@ -11,11 +11,29 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from epolld.net import service
 from epolld.net.loop import EventLoop
 from epolld.net.service import Service
-from epolld.net.transport import Transport
+from epolld.net.transport import Transport, settle_all
 
 DEADLINE = 10.0  # seconds; only a test that fails waits for so long
+
+
+def serve_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have services use the hot path in Python, which can be looked into."""
+    monkeypatch.setattr(Service, "transport_type", Transport)
+    monkeypatch.setattr(service, "fastest_settle_all", settle_all)
+
+
+def serve_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have services use the hot path in C, which must be there."""
+    from epolld.net import _speedups
+    from epolld.net.speedups import CompiledTransport
+
+    monkeypatch.setattr(Service, "transport_type", CompiledTransport)
+    monkeypatch.setattr(service, "fastest_settle_all", _speedups.settle_all)
 
 
 def turn(loop: EventLoop) -> None:

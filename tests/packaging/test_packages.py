@@ -10,9 +10,11 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from email.message import Message
 from pathlib import Path
 
+import needs
 import pytest
 
 from epolld import __version__
@@ -31,12 +33,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("packages")
     sources = folder / "sources"
     sources.mkdir()
-    for part in PARTS:
-        if (PROJECT / part).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "bin")
-            shutil.copytree(PROJECT / part, sources / part, ignore=ignored, symlinks=True)
-        else:
-            shutil.copy(PROJECT / part, sources)
+    copy_sources(sources)
     archive = folder / build("build_sdist", sources, folder)
     with tarfile.open(archive) as tar:
         tar.extractall(folder / "unpacked")  # of our own making
@@ -44,11 +41,22 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return archive, folder / build("build_wheel", unpacked, folder)
 
 
-def build(hook: str, sources: Path, to: Path) -> str:
+def copy_sources(to: Path) -> None:
+    """What a checkout has, without what was built in it."""
+    for part in PARTS:
+        if (PROJECT / part).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so", "bin")
+            shutil.copytree(PROJECT / part, to / part, ignore=ignored, symlinks=True)
+        else:
+            shutil.copy(PROJECT / part, to)
+
+
+def build(hook: str, sources: Path, to: Path, environment: Mapping[str, str] | None = None) -> str:
     """Run one of the build system's hooks (PEP 517); returns the file's name."""
     done = subprocess.run(
         [sys.executable, "-c", BUILD.format(hook), str(to)],
         cwd=sources,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -104,10 +112,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(packages: tuple[Path, Path
     sources = {
         str(path.relative_to(PROJECT))
         for path in (PROJECT / "epolld").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
-    assert sources == {name for name in names if name.startswith("epolld/")}
-    assert packages[1].name == f"epolld-{__version__}-py3-none-any.whl"
+    compiled = {name for name in names if name.endswith(".so")}
+    assert sources == {name for name in names if name.startswith("epolld/")} - compiled
+    assert {name.partition(".")[0] for name in compiled} <= {"epolld/net/_speedups"}
 
 
 def test_the_source_package_is_whole(packages: tuple[Path, Path]) -> None:
@@ -117,6 +126,7 @@ def test_the_source_package_is_whole(packages: tuple[Path, Path]) -> None:
         *("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "epolld/py.typed"),
         *("etc/epolld.yaml", "systemd/epolld.service", "systemd/epolld@.service"),
         *("scripts/install", "scripts/_venv", "docs/control.md", "tests/conftest.py"),
+        "epolld/net/_speedups.c",
     ):
         assert needed in names
     assert not any(name.endswith(".pyc") for name in names)
@@ -147,6 +157,24 @@ def test_the_commands_run(installed: Path) -> None:
 def test_what_is_installed_is_what_runs(installed: Path) -> None:
     code = "import epolld; print(epolld.__file__)"
     assert run(installed, "python", "-c", code).startswith(str(installed))
+
+
+def test_the_hot_path_is_in_c_where_there_is_a_compiler(installed: Path) -> None:
+    needs.c_extension()
+    code = "from epolld.net.service import Service; print(Service.transport_type.__name__)"
+    assert run(installed, "python", "-c", code) == "CompiledTransport\n"
+
+
+def test_without_a_compiler_all_is_installed_but_that(tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    copy_sources(sources)
+    environment = {**os.environ, "CC": "/bin/false", "LDSHARED": "/bin/false"}
+    wheel = tmp_path / build("build_wheel", sources, tmp_path, environment)
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "epolld/net/speedups.py" in names
+    assert not [name for name in names if name.endswith(".so")]
 
 
 def test_pytest_finds_the_plugin(installed: Path) -> None:
