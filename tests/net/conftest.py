@@ -33,16 +33,16 @@ BOTH_WAYS = {"test_transport", "test_transport_parity", "test_senders", "test_fr
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Those of `BOTH_WAYS` twice; but who looks at `calls` sees only Python's."""
     if metafunc.module.__name__ in BOTH_WAYS and "calls" not in metafunc.fixturenames:
-        metafunc.fixturenames.append("hot_path")
-        metafunc.parametrize("hot_path", ["python", "c"], indirect=True)
+        metafunc.parametrize("_hot_path", ["python", "c"], indirect=True)
 
 
-@pytest.fixture
-def hot_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hot path in "python" or in "c"."""
-    if request.param == "python":
+@pytest.fixture(autouse=True)
+def _hot_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hot path in "python" or in "c"; as it is found where the test does not say."""
+    way = getattr(request, "param", "")
+    if way == "python":
         serve_in_python(monkeypatch)
-    else:
+    elif way == "c":
         needs.c_extension()
         serve_in_c(monkeypatch)
 
