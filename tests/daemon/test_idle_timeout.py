@@ -17,9 +17,9 @@ def test_a_silent_connection_is_closed(daemon: Callable[..., Daemon]) -> None:
 
 
 def test_a_connection_that_says_something_stays(daemon: Callable[..., Daemon]) -> None:
-    running = daemon(services=[upper_at(idle_timeout="400ms")])
+    running = daemon(services=[upper_at(idle_timeout="900ms")])
     client = running.client()
-    for _ in range(8):
-        time.sleep(0.15)
+    for _ in range(5):
+        time.sleep(0.25)
         assert client.ask(b"a") == b"A"
     assert client.is_ended()
