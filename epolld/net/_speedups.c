@@ -1,9 +1,9 @@
 /* The way of a message through a transport, in C: what net/speedups.py puts in place of it.
  *
  * `on_ready` and `write` do what the methods of Transport do, `settle_all` and `accept` what the
- * functions of transport.py and descriptor.py do, for the usual case. Whatever is not usual is left, before anything has been
- * done, to the Python code, and so is all that follows from an error or from the peer's end. So the
- * Python code is what to read; this is the same without the interpreter.
+ * functions of transport.py and descriptor.py do. What is not the usual case is left to the Python
+ * code before anything has been done, and so is all that follows from an error or from the peer's
+ * end. So the Python code is what to read; this is the same without the interpreter.
  *
  * The objects are those of the Python code as well. Their __slots__ lie at offsets that the member
  * descriptors of their classes know; `bind` looks them up, once.
@@ -173,7 +173,7 @@ settle(PyObject *transport, PyObject *loop)
 {
     Py_buffer view;
     PyObject *unsent = SLOT(transport, unsent_at);
-    if (unsent == Py_None || unsent == nothing) {
+    if (unsent == NULL || unsent == Py_None || unsent == nothing) {
         return 0; /* settled before, because something had to follow it */
     }
     Py_INCREF(unsent);

@@ -25,7 +25,6 @@ class CompiledTransport(Transport):
 
 fastest_transport: type[Transport] = Transport
 fastest_settle_all: Callable[[Iterable[Transport]], object] = settle_all
-
 fastest_accept: Callable[[socket.socket], tuple[int, Any]] = descriptor.accept
 
 if not os.environ.get("EPOLLD_NO_EXTENSIONS"):
@@ -35,5 +34,6 @@ if not os.environ.get("EPOLLD_NO_EXTENSIONS"):
         pass  # it was not built
     else:
         _speedups.bind(CompiledTransport, Transport, EventLoop, NOTHING)
-        fastest_transport, fastest_settle_all = CompiledTransport, _speedups.settle_all
+        fastest_transport = CompiledTransport
+        fastest_settle_all = _speedups.settle_all
         fastest_accept = _speedups.accept
