@@ -513,10 +513,11 @@ def test_history(serve: Callable[..., str], terminal: Open, tmp_path: Path) -> N
 
 
 def test_answers_of_all_kinds(serve: Callable[..., str], terminal: Open) -> None:
-    go_on = threading.Event()
+    greeted, go_on = threading.Event(), threading.Event()
 
     def talk_to(sock: socket.socket) -> None:
         sock.sendall(b"welcome\r\n")
+        greeted.set()
         for answer in (b"no newline", b"\x1b[2Jtwo\nlines\r\n"):
             sock.recv(100)
             sock.sendall(answer)
@@ -528,6 +529,7 @@ def test_answers_of_all_kinds(serve: Callable[..., str], terminal: Open) -> None
 
     talk = terminal(serve(talk_to))
     talk.expect(PROMPT)
+    assert greeted.wait(PATIENCE)
     talk.type("1\n")
     # The greeting is shown before the first prompt, or before the first answer if it came late.
     assert talk.expect("no newline\n" + PROMPT) in ("1\n", "1\nwelcome\n")
