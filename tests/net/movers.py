@@ -118,6 +118,7 @@ class World:
 
     def __init__(self) -> None:
         self.sides: list[Side] = []
+        self.donors: list[Donor] = []
         self.clients: list[socket.socket] = []
         self.stuck: list[Transport] = []
         self.done: list[int] = []
@@ -136,9 +137,11 @@ class World:
     def donor(self, side: Side) -> Donor:
         """A donor that tells us everything."""
         rows = self.sides
-        return Donor(
+        made = Donor(
             side.loop, lambda row: rows[row].service.live, self.stuck.append, self.done.append
         )
+        self.donors.append(made)
+        return made
 
     def join(self, donor: Donor, *heirs: Side) -> None:
         """Socketpairs between them."""
@@ -207,6 +210,9 @@ class World:
                 for _ in range(3):
                     turn(side.loop)
                 side.die()
+        for donor in self.donors:  # one may be about to try again
+            for heir in donor._heirs:
+                heir.sock.close()
 
 
 class Puppet:
@@ -242,4 +248,12 @@ def open_world() -> Iterator[World]:
         world.close()
     gc.collect()
     left = set(os.listdir("/proc/self/fd")) - before
-    assert not left, f"descriptors left open: {sorted(left)}"
+    assert not left, f"descriptors left open: {[(fd, _target(fd)) for fd in sorted(left)]}"
+
+
+def _target(fd: str) -> str:
+    """What a descriptor is open on."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:
+        return "closed meanwhile"
