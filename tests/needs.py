@@ -58,8 +58,6 @@ def c_extension() -> None:
     """The test is of the hot path in C."""
     from epolld.net import speedups
 
-    if os.environ.get("EPOLLD_NO_EXTENSIONS"):
-        pytest.skip("needs epolld's C module, and EPOLLD_NO_EXTENSIONS is set")
     if speedups.fastest_transport is not speedups.CompiledTransport:
         lacking("epolld's C module (apt install gcc libc6-dev python3-dev, and remove .venv)")
 

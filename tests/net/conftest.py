@@ -1,6 +1,7 @@
 """Every test of the engine gets a loop and must log no internal error."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import needs
@@ -28,12 +29,17 @@ def world() -> Iterator[World]:
 
 # What is tested with the hot path in C and in Python, whichever the other tests find (speedups.py).
 BOTH_WAYS = {"test_transport", "test_transport_parity", "test_senders", "test_framing_batches"}
+WAYS = ["python", "c"]
+
+if os.environ.get("EPOLLD_NO_EXTENSIONS"):
+    WAYS.remove("c")
+    collect_ignore = ["test_speedups.py"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Those of `BOTH_WAYS` twice; but who looks at `calls` sees only Python's."""
     if metafunc.module.__name__ in BOTH_WAYS and "calls" not in metafunc.fixturenames:
-        metafunc.parametrize("_hot_path", ["python", "c"], indirect=True)
+        metafunc.parametrize("_hot_path", WAYS, indirect=True)
 
 
 @pytest.fixture(autouse=True)
