@@ -233,3 +233,11 @@ def test_no_descriptor_is_used() -> None:
     peer = connect(Upper)
     peer.ask(b"a")
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_is_written_while_several_events_are_served_goes_over_the_wire_too() -> None:
+    peer = connect(Upper)
+    peer._loop.senders = peer._loop._senders  # as in a wake-up with several
+    peer.transport.write(b"later")
+    peer._loop._settle_senders()
+    assert peer.take() == b"later"
