@@ -170,7 +170,7 @@ def test_an_error_of_writing_ends_the_connection(
     ours, peer = tcp_pair()
     notes = Notes()
     transport = serve(loop, ours, notes)
-    socket.socket(fileno=os.dup(transport.fileno())).shutdown(socket.SHUT_WR)
+    descriptor.shutdown(transport.fileno(), socket.SHUT_WR)
     transport.write(b"x")
     run_until(loop, lambda: notes.lost)
     assert notes.trace[-1][1].errno == errno.EPIPE
